@@ -1,0 +1,48 @@
+# Targets: run build test check e2e bench fuzz clean. Each works on a fresh clone.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+CACHE   := $(CURDIR)/.cache
+TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
+
+export CGO_ENABLED ?= 0
+
+.PHONY: run build test check e2e e2e-side e2e-kube e2e-long bench fuzz clean
+
+build: ## the static binary, ./limpet
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
+
+run: build ## a member on localhost:2379 with its data in ./default.limpet
+	./limpet server
+
+test: ## unit tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+check: ## format, vet, staticcheck, import table
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	cd e2e && $(GO) vet ./...
+	cd e2e/kube && $(GO) vet ./...
+	cd bench && $(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+	$(GO) test -run 'TestImports' .
+
+e2e: e2e-side e2e-kube ## against the real etcd and the real Kubernetes
+
+e2e-side: ## beside etcd: answers, metrics, crashes, bad input, command line
+	cd e2e && $(GO) test -count=1 -timeout 40m ./...
+
+e2e-kube: ## kube-apiserver and kube-controller-manager on limpet
+	cd e2e/kube && $(GO) test -count=1 -timeout 40m -v ./...
+
+bench: ## limpet beside etcd and kine; writes bench/RESULTS.md
+	cd bench && $(GO) run . -write
+
+fuzz: ## every fuzz target for a while
+	$(GO) test -run '^$$' -fuzz FuzzDecodeEntry -fuzztime 30s ./raftfsm
+
+clean:
+	rm -rf limpet $(CACHE)
