@@ -1,0 +1,243 @@
+package sqlstore
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// Config says where the store lives and how much memory it may use. Zero
+// fields mean the default in the comment.
+type Config struct {
+	Path string // the SQLite file; its folder must exist
+
+	FlushBytes  int64         // flush when this much waits; 2 MiB
+	FlushAge    time.Duration // flush when the oldest change is this old; 10 s
+	MaxPending  int64         // bytes that may wait; beyond it apply blocks; 32 MiB
+	TailBytes   int64         // recent history kept in memory; 4 MiB
+	CacheBytes  int64         // rows read from disk kept in memory; 16 MiB
+	ReaderConns int           // SQLite read connections; 2
+
+	Logger *slog.Logger
+	// Observe, if set, is told how long each step on disk took. It must not block.
+	Observe Observer
+}
+
+// Observer receives durations of the keeper's work; any field may be nil.
+type Observer struct {
+	Flush      func(took time.Duration, rows int)
+	Compaction func(took time.Duration, rows int)
+	Slice      func(took time.Duration) // one slice of a compaction
+	Hash       func(took time.Duration)
+	Image      func(took time.Duration)
+	Defragment func(took time.Duration)
+}
+
+func (c Config) withDefaults() Config {
+	def := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.FlushBytes, 2<<20)
+	def(&c.MaxPending, 32<<20)
+	def(&c.TailBytes, 4<<20)
+	def(&c.CacheBytes, 16<<20)
+	if c.FlushAge == 0 {
+		c.FlushAge = 10 * time.Second
+	}
+	if c.ReaderConns == 0 {
+		c.ReaderConns = 2
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Store is the MVCC store. Reading methods may be called from any goroutine;
+// the Writer belongs to one.
+type Store struct {
+	cfg     Config
+	log     *slog.Logger
+	cache   *rowCache
+	readers chan *reader
+	keeper  *keeper
+	writer  *Writer
+
+	// current is the newest published revision, floor the compaction floor
+	// (-1: never compacted). Both only grow, and change only under mu.
+	current atomic.Int64
+	floor   atomic.Int64
+	applied atomic.Uint64 // raft index of the published state
+	durable atomic.Uint64 // raft index of the state in SQLite, synced
+
+	// mu guards index, tail and staged. It is held for short steps in memory
+	// only, never across disk.
+	mu     sync.RWMutex
+	index  *keyIndex
+	tail   tail
+	staged staged
+}
+
+// staged is what the next flush must write beside rows: the newest value of
+// each record changed since the last flush. Guarded by Store.mu.
+type staged struct {
+	records map[recordKey][]byte // nil value: delete
+	since   time.Time            // when the oldest unflushed change was published; zero if none
+}
+
+type recordKey struct{ kind, name string }
+
+// Open opens or creates the store and rebuilds the key index by one
+// sequential scan.
+func Open(cfg Config) (*Store, error) {
+	cfg = cfg.withDefaults()
+	s := &Store{
+		cfg:    cfg,
+		log:    cfg.Logger,
+		cache:  newRowCache(cfg.CacheBytes),
+		index:  newKeyIndex(),
+		tail:   tail{maxBytes: cfg.TailBytes},
+		staged: staged{records: make(map[recordKey][]byte)},
+	}
+	c, err := openConn(cfg.Path, writerPragmas)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", cfg.Path, err)
+	}
+	s.keeper, err = newKeeper(s, c)
+	if err != nil {
+		_ = c.close()
+		return nil, err
+	}
+	if err := s.openReaders(); err != nil {
+		return nil, errors.Join(err, s.keeper.conn.close())
+	}
+	s.writer = &Writer{s: s, rev: s.current.Load(), floor: s.floor.Load()}
+	s.keeper.start()
+	return s, nil
+}
+
+// Writer is the store's only writer. It belongs to one goroutine at a time.
+func (s *Store) Writer() *Writer { return s.writer }
+
+// Rev is the newest published revision.
+func (s *Store) Rev() int64 { return s.current.Load() }
+
+// Floor is the compaction floor: the oldest revision that can be read; -1
+// if the store was never compacted.
+func (s *Store) Floor() int64 { return s.floor.Load() }
+
+// Applied is the raft index of the published state, Durable that of the state
+// synced in SQLite. Invariant (I3): Durable <= Applied.
+func (s *Store) Applied() uint64 { return s.applied.Load() }
+
+// Durable is the highest raft index whose effects are synced in SQLite.
+func (s *Store) Durable() uint64 { return s.durable.Load() }
+
+// load fills the index and the counters from the file.
+func (s *Store) load(c *conn) (compacted int64, err error) {
+	meta := map[string]int64{metaRevision: Initial, metaFloor: -1, metaCompacted: -1}
+	err = c.query("SELECT name, value FROM meta", 2, func(row []driver.Value) error {
+		meta[row[0].(string)] = row[1].(int64)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	entries := make(map[string]*entry)
+	err = c.query(sqlScanIndex, 5, func(row []driver.Value) error {
+		v := version{id: ID(row[0].(int64)), create: row[2].(int64), version: row[3].(int64), lease: row[4].(int64)}
+		key, _ := row[1].([]byte)
+		e := entries[string(key)]
+		if e == nil {
+			e = &entry{key: string(key), head: v}
+			entries[e.key] = e
+			return nil
+		}
+		e.older = append(e.older, e.head.mark())
+		e.head = v
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("read the revisions: %w", err)
+	}
+	s.index.load(entries)
+	s.current.Store(meta[metaRevision])
+	s.tail.flushed = meta[metaRevision]
+	s.floor.Store(meta[metaFloor])
+	s.applied.Store(uint64(meta[metaApplied]))
+	s.durable.Store(uint64(meta[metaApplied]))
+	return meta[metaCompacted], nil
+}
+
+// Records calls fn for each stored record of kind, by name. It reads the file
+// and is meant for the time before the first write.
+func (s *Store) Records(kind string, fn func(name string, data []byte) error) error {
+	r, err := s.borrow()
+	if err != nil {
+		return err
+	}
+	defer s.giveBack(r)
+	return r.conn.query("SELECT name, data FROM records WHERE kind = ? ORDER BY name", 2, func(row []driver.Value) error {
+		data, _ := row[1].([]byte)
+		return fn(row[0].(string), data)
+	}, kind)
+}
+
+// LeaseKeys lists the keys attached to a lease in the newest applied state,
+// in no order.
+func (s *Store) LeaseKeys(lease int64) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	keys := make([]string, 0, len(s.index.leased[lease]))
+	for k := range s.index.leased[lease] {
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// Stats is a picture of the store for metrics and status.
+type Stats struct {
+	Keys      int   // live keys
+	Pending   int64 // bytes not yet in SQLite
+	Size      int64 // bytes of the database: pages and what waits to be written
+	SizeInUse int64 // the same without free pages
+	Rows      int64 // rows written by the keeper since start
+	FileBytes int64 // bytes of the database's pages alone
+}
+
+// Stats returns the current figures.
+func (s *Store) Stats() Stats {
+	s.mu.RLock()
+	st := Stats{Keys: s.index.live, Pending: s.tail.pending}
+	s.mu.RUnlock()
+	st.FileBytes = s.keeper.size.Load()
+	st.Size = st.FileBytes + st.Pending
+	st.SizeInUse = s.keeper.inUse.Load() + st.Pending
+	st.Rows = s.keeper.rows.Load()
+	return st
+}
+
+// Err is the error that keeps the keeper from writing, nil while all is well.
+// The keeper goes on trying.
+func (s *Store) Err() error {
+	if p := s.keeper.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Close flushes what is published and closes the file. It is safe to call
+// twice; the Writer must have stopped.
+func (s *Store) Close() error {
+	return s.keeper.stop()
+}
+
+// stringOf views immutable bytes as a string without copying.
+func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
