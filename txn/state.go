@@ -1,0 +1,308 @@
+package txn
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"limpet/sqlstore"
+)
+
+// MaxLeaseTTL is etcd's bound in seconds.
+const MaxLeaseTTL = 9_000_000_000
+
+// Kinds of records in the store.
+const (
+	recordLease  = "lease"
+	recordAlarm  = "alarm"
+	recordMember = "member"
+)
+
+// State is everything the cluster has agreed on. It belongs to one goroutine;
+// Effects tells others what they may know of it.
+type State struct {
+	kv      *sqlstore.Writer
+	leases  map[int64]int64 // id to granted TTL in seconds
+	alarms  map[Alarm]bool
+	members map[uint64]*Member
+	effects Effects
+}
+
+// Alarm is one raised alarm.
+type Alarm struct {
+	Member uint64
+	Type   pb.AlarmType
+}
+
+// Effects is what commands changed beside keys, since the last TakeEffects.
+type Effects struct {
+	Granted   []Lease
+	Revoked   []int64
+	Alarms    bool // the set of alarms changed
+	Members   bool // the set of members changed
+	Compacted bool
+}
+
+// Lease is a lease's id and its granted time to live in seconds.
+type Lease struct {
+	ID, TTL int64
+}
+
+type leaseRecord struct {
+	TTL int64 `json:"ttl"`
+}
+
+// Load reads the state that belongs to the store.
+func Load(store *sqlstore.Store) (*State, error) {
+	st := &State{
+		kv:      store.Writer(),
+		leases:  make(map[int64]int64),
+		alarms:  make(map[Alarm]bool),
+		members: make(map[uint64]*Member),
+	}
+	err := errors.Join(
+		store.Records(recordLease, func(name string, data []byte) error {
+			id, err := strconv.ParseInt(name, 10, 64)
+			if err != nil {
+				return fmt.Errorf("lease record %q: %w", name, err)
+			}
+			var r leaseRecord
+			err = json.Unmarshal(data, &r)
+			st.leases[id] = r.TTL
+			return err
+		}),
+		store.Records(recordAlarm, func(name string, data []byte) error {
+			var a Alarm
+			err := json.Unmarshal(data, &a)
+			st.alarms[a] = true
+			return err
+		}),
+		store.Records(recordMember, func(name string, data []byte) error {
+			m := new(Member)
+			err := json.Unmarshal(data, m)
+			st.members[m.ID] = m
+			return err
+		}))
+	if err != nil {
+		return nil, fmt.Errorf("read the records: %w", err)
+	}
+	return st, nil
+}
+
+// TakeEffects returns the effects since the last call.
+func (st *State) TakeEffects() Effects {
+	e := st.effects
+	st.effects = Effects{}
+	return e
+}
+
+// Leases lists all leases by id.
+func (st *State) Leases() []Lease {
+	out := make([]Lease, 0, len(st.leases))
+	for id, ttl := range st.leases {
+		out = append(out, Lease{id, ttl})
+	}
+	slices.SortFunc(out, func(a, b Lease) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Alarms lists the raised alarms by type, then member.
+func (st *State) Alarms() []Alarm {
+	out := make([]Alarm, 0, len(st.alarms))
+	for a := range st.alarms {
+		out = append(out, a)
+	}
+	slices.SortFunc(out, func(a, b Alarm) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Member, b.Member))
+	})
+	return out
+}
+
+// Members lists the members by ID. The members must not be changed.
+func (st *State) Members() []*Member {
+	out := make([]*Member, 0, len(st.members))
+	for _, m := range st.members {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *Member) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+func (st *State) raised(t pb.AlarmType) bool {
+	for a := range st.alarms {
+		if a.Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+// admit is the one guard before any change: what alarms forbid (etcd's corrupt
+// and capped appliers).
+func (st *State) admit(cmd Command) error {
+	if len(st.alarms) == 0 {
+		return nil
+	}
+	if st.raised(pb.AlarmType_CORRUPT) {
+		switch cmd.(type) {
+		case *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest, *pb.CompactionRequest,
+			*pb.LeaseGrantRequest, *pb.LeaseRevokeRequest:
+			return ErrCorrupt
+		}
+	}
+	if st.raised(pb.AlarmType_NOSPACE) && Cost(cmd) > 0 {
+		return ErrNoSpace
+	}
+	return nil
+}
+
+// Apply executes one command that was proposed at unixMilli. Its response is
+// one of etcd's response messages, nil for *Member. On error nothing has
+// changed.
+func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
+	if err := st.admit(cmd); err != nil {
+		return nil, err
+	}
+	st.kv.Begin(unixMilli)
+	switch c := cmd.(type) {
+	case *pb.PutRequest:
+		resp, err = st.put(c)
+	case *pb.DeleteRangeRequest:
+		resp, err = st.deleteRange(c)
+	case *pb.TxnRequest:
+		resp, err = st.txn(c)
+	case *pb.CompactionRequest:
+		resp, err = st.compact(c)
+	case *pb.LeaseGrantRequest:
+		resp, err = st.leaseGrant(c)
+	case *pb.LeaseRevokeRequest:
+		resp, err = st.leaseRevoke(c)
+	case *pb.AlarmRequest:
+		resp, err = st.alarm(c), nil
+	case *Member:
+		st.setMember(c)
+	default:
+		panic(fmt.Sprintf("txn: command %T has an encoding but no meaning", cmd))
+	}
+	st.kv.End()
+	return resp, err
+}
+
+// Cost estimates what a command adds to the database, in bytes; 0 for one that
+// adds nothing (etcd BackendQuota.Cost).
+func Cost(cmd Command) int {
+	const leaseOverhead = 64
+	switch c := cmd.(type) {
+	case *pb.PutRequest:
+		return costPut(c)
+	case *pb.TxnRequest:
+		return costTxn(c)
+	case *pb.LeaseGrantRequest:
+		return leaseOverhead
+	}
+	return 0
+}
+
+func costPut(r *pb.PutRequest) int {
+	const kvOverhead = 256
+	return kvOverhead + len(r.Key) + len(r.Value)
+}
+
+func costTxn(r *pb.TxnRequest) int { return max(costOps(r.Success), costOps(r.Failure)) }
+
+func costOps(ops []*pb.RequestOp) int {
+	n := 0
+	for _, op := range ops {
+		if p := op.GetRequestPut(); p != nil {
+			n += costPut(p)
+		}
+		if t := op.GetRequestTxn(); t != nil {
+			n += costTxn(t)
+		}
+	}
+	return n
+}
+
+func (st *State) compact(r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	switch err := st.kv.Compact(r.Revision); {
+	case errors.Is(err, sqlstore.ErrCompacted):
+		return nil, ErrCompacted
+	case errors.Is(err, sqlstore.ErrFuture):
+		return nil, ErrFutureRev
+	}
+	st.effects.Compacted = true
+	return &pb.CompactionResponse{Header: st.header()}, nil
+}
+
+func (st *State) leaseGrant(r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	if r.TTL > MaxLeaseTTL {
+		return nil, ErrLeaseTTLTooLong
+	}
+	if _, exists := st.leases[r.ID]; exists {
+		return nil, ErrLeaseExists
+	}
+	data, _ := json.Marshal(leaseRecord{TTL: r.TTL}) // a number cannot fail to marshal
+	st.leases[r.ID] = r.TTL
+	st.kv.SetRecord(recordLease, strconv.FormatInt(r.ID, 10), data)
+	st.effects.Granted = append(st.effects.Granted, Lease{r.ID, r.TTL})
+	return &pb.LeaseGrantResponse{Header: st.header(), ID: r.ID, TTL: r.TTL}, nil
+}
+
+// leaseRevoke deletes the lease and, in one revision, its keys in key order.
+func (st *State) leaseRevoke(r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if _, ok := st.leases[r.ID]; !ok {
+		return nil, ErrLeaseNotFound
+	}
+	keys := st.kv.View().Store().LeaseKeys(r.ID)
+	slices.Sort(keys)
+	for _, k := range keys {
+		st.kv.Delete(k)
+	}
+	delete(st.leases, r.ID)
+	st.kv.DeleteRecord(recordLease, strconv.FormatInt(r.ID, 10))
+	st.effects.Revoked = append(st.effects.Revoked, r.ID)
+	return &pb.LeaseRevokeResponse{Header: st.header()}, nil
+}
+
+func (st *State) alarm(r *pb.AlarmRequest) *pb.AlarmResponse {
+	resp := &pb.AlarmResponse{Header: st.header()}
+	a := Alarm{r.MemberID, r.Alarm}
+	name := fmt.Sprintf("%x/%s", a.Member, a.Type)
+	switch {
+	case r.Action == pb.AlarmRequest_ACTIVATE && r.Alarm != pb.AlarmType_NONE:
+		if !st.alarms[a] {
+			data, _ := json.Marshal(a) // two numbers cannot fail to marshal
+			st.alarms[a] = true
+			st.kv.SetRecord(recordAlarm, name, data)
+			st.effects.Alarms = true
+		}
+	case r.Action == pb.AlarmRequest_DEACTIVATE && st.alarms[a]:
+		delete(st.alarms, a)
+		st.kv.DeleteRecord(recordAlarm, name)
+		st.effects.Alarms = true
+	default:
+		return resp
+	}
+	resp.Alarms = []*pb.AlarmMember{{MemberID: a.Member, Alarm: a.Type}}
+	return resp
+}
+
+func (st *State) setMember(m *Member) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // strings and numbers cannot fail to marshal
+	}
+	st.members[m.ID] = m
+	st.kv.SetRecord(recordMember, strconv.FormatUint(m.ID, 16), data)
+	st.effects.Members = true
+}
+
+// header carries the revision after all changes of the command so far.
+func (st *State) header() *pb.ResponseHeader {
+	return &pb.ResponseHeader{Revision: st.kv.View().Rev()}
+}
