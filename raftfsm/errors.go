@@ -1,0 +1,11 @@
+package raftfsm
+
+import "errors"
+
+var (
+	ErrNoLeader        = errors.New("raftfsm: no leader")
+	ErrLeaderChanged   = errors.New("raftfsm: leader changed")
+	ErrStopped         = errors.New("raftfsm: server stopped")
+	ErrTooManyRequests = errors.New("raftfsm: too many requests")
+	ErrTooLarge        = errors.New("raftfsm: request is too large")
+)
