@@ -1,0 +1,62 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"limpet/lease"
+	"limpet/raftfsm"
+	"limpet/sqlstore"
+	"limpet/txn"
+)
+
+// wireErrors is the one table from what the inner packages report to what goes
+// over the wire.
+var wireErrors = []struct{ inner, wire error }{
+	{txn.ErrCompacted, rpctypes.ErrGRPCCompacted},
+	{txn.ErrFutureRev, rpctypes.ErrGRPCFutureRev},
+	{txn.ErrKeyNotFound, rpctypes.ErrGRPCKeyNotFound},
+	{txn.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound},
+	{txn.ErrLeaseExists, rpctypes.ErrGRPCLeaseExist},
+	{txn.ErrLeaseTTLTooLong, rpctypes.ErrGRPCLeaseTTLTooLarge},
+	{txn.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+	{txn.ErrCorrupt, rpctypes.ErrGRPCCorrupt},
+	{txn.ErrTooManyChanges, rpctypes.ErrGRPCRequestTooLarge},
+	{sqlstore.ErrCompacted, rpctypes.ErrGRPCCompacted},
+	{sqlstore.ErrFuture, rpctypes.ErrGRPCFutureRev},
+	{sqlstore.ErrClosed, rpctypes.ErrGRPCStopped},
+	{lease.ErrNotFound, rpctypes.ErrGRPCLeaseNotFound},
+	// etcd sends these two as plain errors, so they travel as Unknown.
+	{lease.ErrNotLeader, status.Error(codes.Unknown, "not a primary lessor")},
+	{raftfsm.ErrTooManyRequests, status.Error(codes.Unknown, "etcdserver: too many requests")},
+	{raftfsm.ErrNoLeader, rpctypes.ErrGRPCNoLeader},
+	{raftfsm.ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged},
+	{raftfsm.ErrStopped, rpctypes.ErrGRPCStopped},
+	{raftfsm.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
+	{errTimeout, rpctypes.ErrGRPCTimeout},
+	{context.Canceled, rpctypes.ErrGRPCCanceled},
+	{context.DeadlineExceeded, status.Error(codes.DeadlineExceeded, "context deadline exceeded")},
+}
+
+// errTimeout: the server's own deadline for a request passed, not the client's.
+var errTimeout = errors.New("api: request timed out")
+
+// wireError translates err; one that is a status already stays as it is.
+func wireError(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, e := range wireErrors {
+		if errors.Is(err, e.inner) {
+			return e.wire
+		}
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Unknown, err.Error())
+}

@@ -1,0 +1,222 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+
+	"limpet/sqlstore"
+	"limpet/txn"
+)
+
+type kvServer struct {
+	pb.UnsafeKVServer
+	s *Server
+}
+
+// Range implements pb.KVServer.
+func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if err := checkRange(r); err != nil {
+		return nil, err
+	}
+	if !r.Serializable {
+		if err := k.s.confirm(ctx); err != nil {
+			return nil, wireError(err)
+		}
+	}
+	resp, err := k.read(r)
+	if err != nil {
+		return nil, wireError(err)
+	}
+	k.s.sign(resp.Header)
+	return resp, nil
+}
+
+// read answers r from the newest state. A compaction may pass between taking
+// the view and reading it; a request that named no revision then looks again.
+func (k *kvServer) read(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	for {
+		resp, err := txn.Range(k.s.cfg.Store.View(), r)
+		if !errors.Is(err, txn.ErrCompacted) || r.Revision > 0 {
+			return resp, err
+		}
+	}
+}
+
+// chunk sizes of RangeStream: the first is small, so that the first bytes leave
+// soon; then they grow towards the size of a large request, as in etcd.
+const firstChunk = 10
+
+// RangeStream implements pb.KVServer: a range in pieces, never held whole.
+func (k *kvServer) RangeStream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) error {
+	if err := checkRangeStream(r); err != nil {
+		return err
+	}
+	if !r.Serializable {
+		if err := k.s.confirm(out.Context()); err != nil {
+			return wireError(err)
+		}
+	}
+	if r.CountOnly {
+		resp, err := k.read(r)
+		if err != nil {
+			return wireError(err)
+		}
+		return out.Send(&pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{Header: k.s.sign(resp.Header), Count: resp.Count}})
+	}
+	return wireError(k.stream(r, out))
+}
+
+func (k *kvServer) stream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) error {
+	view := k.s.cfg.Store.View()
+	header := &pb.ResponseHeader{Revision: view.Rev()}
+	at := view
+	if r.Revision > 0 {
+		var err error
+		if at, err = view.Past(r.Revision); err != nil {
+			return err
+		}
+	}
+	key := string(r.Key)
+	end, single := sqlstore.End(r.Key, r.RangeEnd)
+	if single {
+		end = key + "\x00"
+	}
+	left, count := r.Limit, int64(0)
+	for chunk := int64(firstChunk); ; {
+		n := chunk
+		if r.Limit > 0 {
+			n = min(n, left)
+		}
+		resp, next, err := txn.Chunk(at, key, end, int(n), r.KeysOnly)
+		if err != nil {
+			return err
+		}
+		count += int64(len(resp.Kvs))
+		left -= int64(len(resp.Kvs))
+		if next == "" || r.Limit > 0 && left == 0 {
+			resp.Header, resp.More, resp.Count = k.s.sign(header), next != "", count
+			if next != "" {
+				rest, err := at.Range(next, end, sqlstore.RangeOptions{CountOnly: true})
+				if err != nil {
+					return err
+				}
+				resp.Count += int64(rest.Count)
+			}
+			return out.Send(&pb.RangeStreamResponse{RangeResponse: resp})
+		}
+		size := proto.Size(resp)
+		if err := out.Send(&pb.RangeStreamResponse{RangeResponse: resp}); err != nil {
+			return err
+		}
+		key = next
+		switch {
+		case size < k.s.cfg.MaxRequestBytes/2:
+			chunk *= 2
+		case size > k.s.cfg.MaxRequestBytes*2:
+			chunk = max(chunk/2, 1)
+		}
+	}
+}
+
+// Put implements pb.KVServer.
+func (k *kvServer) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) {
+	if err := checkPut(r); err != nil {
+		return nil, err
+	}
+	resp, err := write[*pb.PutResponse](ctx, k.s, r)
+	if err != nil {
+		return nil, err
+	}
+	k.s.fill(resp.Header)
+	return resp, nil
+}
+
+// DeleteRange implements pb.KVServer.
+func (k *kvServer) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	if err := checkDeleteRange(r); err != nil {
+		return nil, err
+	}
+	resp, err := write[*pb.DeleteRangeResponse](ctx, k.s, r)
+	if err != nil {
+		return nil, err
+	}
+	k.s.fill(resp.Header)
+	return resp, nil
+}
+
+// Txn implements pb.KVServer. A transaction that only reads is answered
+// without the log.
+func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if err := checkTxn(r, k.s.cfg.MaxTxnOps); err != nil {
+		return nil, err
+	}
+	if !txn.ReadOnly(r) {
+		resp, err := write[*pb.TxnResponse](ctx, k.s, r)
+		if err != nil {
+			return nil, err
+		}
+		k.s.fill(resp.Header)
+		return resp, nil
+	}
+	if !txn.Serializable(r) {
+		if err := k.s.confirm(ctx); err != nil {
+			return nil, wireError(err)
+		}
+	}
+	resp, err := txn.ReadTxn(k.s.cfg.Store.View(), r)
+	if err != nil {
+		return nil, wireError(err)
+	}
+	k.s.sign(resp.Header)
+	return resp, nil
+}
+
+// Compact implements pb.KVServer.
+func (k *kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	resp, err := write[*pb.CompactionResponse](ctx, k.s, r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Physical {
+		if err := k.s.cfg.Store.WaitCompacted(ctx, r.Revision); err != nil {
+			return nil, wireError(err)
+		}
+	}
+	k.s.fill(resp.Header)
+	return resp, nil
+}
+
+// write checks the quota, proposes cmd and translates the error.
+func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, error) {
+	var none Resp
+	if err := s.checkQuota(ctx, cmd); err != nil {
+		return none, err
+	}
+	resp, err := s.propose(ctx, cmd)
+	if err != nil {
+		return none, wireError(err)
+	}
+	return resp.(Resp), nil
+}
+
+// checkQuota refuses what would outgrow the quota and raises the alarm that
+// makes every member refuse from then on.
+func (s *Server) checkQuota(ctx context.Context, cmd txn.Command) error {
+	if s.cfg.QuotaBytes < 0 {
+		return nil
+	}
+	cost := int64(txn.Cost(cmd))
+	if cost == 0 || s.cfg.Store.Stats().Size+cost < s.cfg.QuotaBytes {
+		return nil
+	}
+	_, err := s.propose(ctx, &pb.AlarmRequest{
+		Action: pb.AlarmRequest_ACTIVATE, MemberID: s.cfg.MemberID, Alarm: pb.AlarmType_NOSPACE,
+	})
+	if err != nil {
+		return wireError(err)
+	}
+	return wireError(txn.ErrNoSpace)
+}

@@ -1,0 +1,61 @@
+package ops
+
+import (
+	"encoding/json"
+	"expvar"
+	"fmt"
+	"net/http"
+	"net/http/pprof"
+
+	"limpet/api"
+)
+
+// Handler serves everything of this package that belongs on the client port.
+func Handler(h *Health, withPprof bool) http.Handler {
+	mux := probes(h)
+	mux.HandleFunc("/version", serveVersion)
+	mux.HandleFunc("/debug/vars", h.Metrics.serveVars)
+	if withPprof {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return mux
+}
+
+// MetricsHandler serves what belongs on the metrics listener: metrics and
+// health, nothing that reveals data.
+func MetricsHandler(h *Health) http.Handler { return probes(h) }
+
+func probes(h *Health) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/health", h.serveHealth)
+	h.install(mux, "livez", h.live())
+	h.install(mux, "readyz", h.ready())
+	mux.Handle("/metrics", h.Metrics.Handler())
+	return mux
+}
+
+func serveVersion(w http.ResponseWriter, r *http.Request) {
+	if !onlyGet(w, r) {
+		return
+	}
+	body, _ := json.Marshal(struct { // strings cannot fail to marshal
+		Server  string `json:"etcdserver"`
+		Cluster string `json:"etcdcluster"`
+		Storage string `json:"storage"`
+	}{api.Version, api.ClusterVersion, api.ClusterVersion})
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
+}
+
+// serveVars is /debug/vars: the process's expvars and etcd's two.
+func (m *Metrics) serveVars(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = fmt.Fprint(w, "{\n")
+	expvar.Do(func(kv expvar.KeyValue) { _, _ = fmt.Fprintf(w, "%q: %s,\n", kv.Key, kv.Value) })
+	raft, _ := json.Marshal(m.src.Node.Status()) // numbers and strings cannot fail to marshal
+	_, _ = fmt.Fprintf(w, "\"file_descriptor_limit\": %d,\n\"raft.status\": %s\n}\n", fileLimit(), raft)
+}
