@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
+
+	"limpet/api"
+)
+
+// Run executes the command line and returns the exit code.
+func Run(args []string, version string) int {
+	// A link named etcdctl is etcdctl.
+	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "etcdctl" {
+		return etcdctl(args[1:])
+	}
+	if err := newApp(version, os.Stdout).Run(args); err != nil {
+		fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func newApp(version string, out io.Writer) *cli.App {
+	app := &cli.App{
+		Name:            "limpet",
+		Usage:           "a small, replicated, etcd-compatible key-value store",
+		Version:         version,
+		HideVersion:     true,
+		HideHelpCommand: true,
+		Writer:          out,
+		Description: "Start a member with\n\n    limpet server\n\n" +
+			"and talk to it with any etcd client, or with the etcdctl that is built in:\n\n" +
+			"    limpet etcdctl put greeting hello\n    limpet etcdctl get greeting",
+		Commands: []*cli.Command{serverCommand(version), statusCommand(), etcdctlCommand(), versionCommand(version)},
+		// Errors are printed once, by Run, without the whole help.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   usageError,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fmt.Errorf("there is no command %q; see limpet --help", c.Args().First())
+			}
+			return cli.ShowAppHelp(c)
+		},
+	}
+	return app
+}
+
+// usageError makes one sentence of what the flag package says.
+func usageError(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		return fmt.Errorf("there is no flag --%s; see %s --help", strings.TrimLeft(name, "-"), commandPath(c))
+	}
+	return fmt.Errorf("%s; see %s --help", text, commandPath(c))
+}
+
+func commandPath(c *cli.Context) string {
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "limpet" {
+		return "limpet " + c.Command.Name
+	}
+	return "limpet"
+}
+
+func versionCommand(version string) *cli.Command {
+	return &cli.Command{
+		Name:         "version",
+		Usage:        "print the versions of limpet and of the etcd it speaks like",
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			_, err := fmt.Fprintf(c.App.Writer, "limpet Version: %s\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
+				version, api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+func etcdctlCommand() *cli.Command {
+	return &cli.Command{
+		Name:            "etcdctl",
+		Usage:           "the official etcd client, built in; all its commands and flags",
+		ArgsUsage:       "COMMAND …",
+		SkipFlagParsing: true,
+		Action: func(c *cli.Context) error {
+			if code := etcdctl(c.Args().Slice()); code != 0 {
+				return errors.New("etcdctl failed")
+			}
+			return nil
+		},
+	}
+}
+
+// etcdctl runs etcd's client as if it had been called by its own name. It
+// exits the process itself on errors, with etcdctl's exit codes.
+func etcdctl(args []string) int {
+	os.Args = append([]string{"etcdctl"}, args...)
+	ctlv3.MustStart()
+	return 0
+}

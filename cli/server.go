@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"limpet/server"
+)
+
+func serverCommand(version string) *cli.Command {
+	all := settings()
+	flags := serverFlags(all)
+	return &cli.Command{
+		Name:  "server",
+		Usage: "run a member",
+		Description: "Without flags a member listens on localhost:2379, as etcd does, and keeps\n" +
+			"its data in the folder default.limpet. Every flag can be given as LIMPET_NAME\n" +
+			"or ETCD_NAME in the environment: --data-dir as LIMPET_DATA_DIR.",
+		Flags:        flags,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
+			}
+			if file := c.String("config-file"); file != "" {
+				if err := applyConfigFile(c, file); err != nil {
+					return err
+				}
+			}
+			cfg := server.DefaultConfig()
+			for _, s := range all {
+				s.apply(c, &cfg)
+			}
+			cfg.Version = version
+			log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
+			if err != nil {
+				return err
+			}
+			defer closeLog()
+			for _, name := range strayVariables(flags) {
+				log.Warn("unrecognized environment variable", "name", name)
+			}
+			if err := cfg.Validate(); err != nil {
+				return err
+			}
+			return runServer(cfg, log)
+		},
+	}
+}
+
+// runServer runs a member until a signal or a failure.
+func runServer(cfg server.Config, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	s, err := server.Start(ctx, cfg, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop before it was ready
+		}
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		log.Info("stopping: streams end, requests under way finish, the last changes are flushed")
+	case err = <-s.Failed():
+		log.Error("stopping: a listener failed", "error", err)
+	}
+	began := time.Now()
+	err = errors.Join(err, s.Stop())
+	if err == nil {
+		log.Info("stopped", "took", time.Since(began))
+	}
+	return err
+}
+
+// newLogger makes the log. Keys and layout follow etcd's JSON lines: level,
+// ts, msg.
+func newLogger(level, format, outputs string) (*slog.Logger, func(), error) {
+	var l slog.Level
+	switch level {
+	case "debug":
+		l = slog.LevelDebug
+	case "info", "":
+	case "warn":
+		l = slog.LevelWarn
+	case "error", "dpanic", "panic", "fatal":
+		l = slog.LevelError
+	default:
+		return nil, nil, badValue("log-level", level, "debug, info, warn or error")
+	}
+	w, closeAll, err := logOutput(outputs)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: etcdLayout}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), closeAll, nil
+	case "text", "console":
+		return slog.New(slog.NewTextHandler(w, opts)), closeAll, nil
+	}
+	closeAll()
+	return nil, nil, badValue("log-format", format, "json or text")
+}
+
+func logOutput(outputs string) (io.Writer, func(), error) {
+	var ws []io.Writer
+	var files []*os.File
+	closeAll := func() {
+		for _, f := range files {
+			_ = f.Close()
+		}
+	}
+	for _, o := range splitList(outputs) {
+		switch o {
+		case "default", "stderr":
+			ws = append(ws, os.Stderr)
+		case "stdout":
+			ws = append(ws, os.Stdout)
+		default:
+			f, err := os.OpenFile(o, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+			if err != nil {
+				closeAll()
+				return nil, nil, fmt.Errorf("--log-outputs: %w", err)
+			}
+			files = append(files, f)
+			ws = append(ws, f)
+		}
+	}
+	if len(ws) == 0 {
+		return os.Stderr, closeAll, nil
+	}
+	return io.MultiWriter(ws...), closeAll, nil
+}
+
+// etcdLayout renames and formats what log processors of etcd look for.
+func etcdLayout(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.TimeKey:
+		return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z0700"))
+	case slog.LevelKey:
+		return slog.String(slog.LevelKey, strings.ToLower(a.Value.String()))
+	}
+	if d, ok := a.Value.Any().(time.Duration); ok {
+		return slog.String(a.Key, d.String())
+	}
+	return a
+}

@@ -1,0 +1,177 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"limpet/safefile"
+)
+
+// The data directory:
+//
+//	limpet.json   who this member is; written once, first of all
+//	lock          held while a process uses the directory
+//	limpet.db     the SQLite database, with its -wal and -shm
+//	raft/         the raft log and its manifest
+const (
+	identityName = "limpet.json"
+	lockName     = "lock"
+	databaseName = "limpet.db"
+	raftDirName  = "raft"
+	// dataFormat is the layout above. A newer one is refused.
+	dataFormat = 1
+)
+
+// identity is minted with the data directory, so that a new disk is a new
+// member.
+type identity struct {
+	Format    int    `json:"format"`
+	MemberID  string `json:"member_id"`
+	ClusterID string `json:"cluster_id"`
+	Created   string `json:"created"`
+}
+
+func (i identity) member() uint64  { return parseHex(i.MemberID) }
+func (i identity) cluster() uint64 { return parseHex(i.ClusterID) }
+
+func parseHex(s string) uint64 {
+	n, _ := strconv.ParseUint(s, 16, 64) // checked by readIdentity
+	return n
+}
+
+// dataDir is an opened data directory.
+type dataDir struct {
+	path string
+	id   identity
+	lock *os.File
+}
+
+// inspectDataDir refuses a directory that is not ours, touching nothing.
+func inspectDataDir(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the data directory %s cannot be read: %w", path, unwrapPath(err))
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("the data directory %s is a file; give a folder with --data-dir", path)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("the data directory %s cannot be read: %w", path, unwrapPath(err))
+	}
+	known := false
+	foreign := ""
+	for _, e := range entries {
+		switch e.Name() {
+		case identityName:
+			known = true
+		case lockName, identityName + ".tmp", "lost+found":
+			// A crash before the identity was complete leaves these.
+		default:
+			foreign = e.Name()
+		}
+	}
+	switch {
+	case known || foreign == "":
+		return nil
+	case foreign == "member":
+		return fmt.Errorf("the data directory %s belongs to etcd (it holds %q); give an empty one with --data-dir", path, foreign)
+	}
+	return fmt.Errorf("the data directory %s belongs to another program (it holds %q and no %s); give an empty one with --data-dir", path, foreign, identityName)
+}
+
+// openDataDir creates the directory if need be, locks it, and reads or mints
+// the identity.
+func openDataDir(path string) (*dataDir, error) {
+	if err := inspectDataDir(path); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("the data directory %s cannot be created: %w", path, unwrapPath(err))
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("the data directory %s is in use by another limpet; stop that one first", path)
+	}
+	id, err := readIdentity(path)
+	if errors.Is(err, os.ErrNotExist) {
+		id, err = mintIdentity(path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &dataDir{path: path, id: id, lock: lock}, nil
+}
+
+func (d *dataDir) close() error { return d.lock.Close() }
+
+func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
+
+func readIdentity(path string) (identity, error) {
+	var id identity
+	file := filepath.Join(path, identityName)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return id, err
+	}
+	if err := json.Unmarshal(data, &id); err != nil {
+		return id, fmt.Errorf("%s is damaged (%w); restore it from another copy of the data directory", file, err)
+	}
+	if id.Format > dataFormat {
+		return id, fmt.Errorf("%s was written by a newer limpet (format %d, this program knows %d); upgrade this program", file, id.Format, dataFormat)
+	}
+	if id.member() == 0 || id.cluster() == 0 {
+		return id, fmt.Errorf("%s is damaged (member_id %q, cluster_id %q); restore it from another copy of the data directory", file, id.MemberID, id.ClusterID)
+	}
+	return id, nil
+}
+
+func mintIdentity(path string) (identity, error) {
+	id := identity{
+		Format: dataFormat, MemberID: mintID(), ClusterID: mintID(),
+		Created: time.Now().UTC().Format(time.RFC3339),
+	}
+	data, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return id, err
+	}
+	if err := safefile.Write(filepath.Join(path, identityName), append(data, '\n')); err != nil {
+		return id, fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
+	}
+	return id, nil
+}
+
+// mintID returns a random ID that is never 0, which means "none".
+func mintID() string {
+	var b [8]byte
+	for binary.BigEndian.Uint64(b[:]) == 0 {
+		_, _ = rand.Read(b[:]) // never fails
+	}
+	return strconv.FormatUint(binary.BigEndian.Uint64(b[:]), 16)
+}
+
+// unwrapPath drops the path from a file error: the sentence names it already.
+func unwrapPath(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+func parseInt(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
