@@ -37,6 +37,7 @@ var wireErrors = []struct{ inner, wire error }{
 	{raftfsm.ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged},
 	{raftfsm.ErrStopped, rpctypes.ErrGRPCStopped},
 	{raftfsm.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
+	{raftfsm.ErrTimeout, rpctypes.ErrGRPCTimeout},
 	{errTimeout, rpctypes.ErrGRPCTimeout},
 	{context.Canceled, rpctypes.ErrGRPCCanceled},
 	{context.DeadlineExceeded, status.Error(codes.DeadlineExceeded, "context deadline exceeded")},

@@ -27,21 +27,19 @@ func (s *Server) UnaryInterceptor(ctx context.Context, req any, _ *grpc.UnarySer
 // admit reads a request's metadata; requireLeader tells whether the client
 // wants to be told when there is no leader.
 func (s *Server) admit(ctx context.Context, kind string) (requireLeader bool, err error) {
-	md, ok := metadata.FromIncomingContext(ctx)
-	if !ok {
-		return false, nil
-	}
+	// Looking up two keys is much cheaper than copying the metadata whole.
 	ver := "unknown"
-	if v := md[rpctypes.MetadataClientAPIVersionKey]; len(v) > 0 {
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 {
 		ver = v[0]
 	}
 	if !utf8.ValidString(ver) {
 		return false, rpctypes.ErrGRPCInvalidClientAPIVersion
 	}
 	if s.cfg.Metrics != nil {
-		s.cfg.Metrics.ClientRequests.WithLabelValues(kind, ver).Inc()
+		s.cfg.Metrics.countRequest(kind, ver)
 	}
-	if v := md[rpctypes.MetadataRequireLeaderKey]; len(v) == 0 || v[0] != rpctypes.MetadataHasLeader {
+	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	if len(v) == 0 || v[0] != rpctypes.MetadataHasLeader {
 		return false, nil
 	}
 	if s.cfg.Node.Leader() == 0 {

@@ -21,6 +21,7 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
+	k.s.countRange()
 	if !r.Serializable {
 		if err := k.s.confirm(ctx); err != nil {
 			return nil, wireError(err)
@@ -32,6 +33,12 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	}
 	k.s.sign(resp.Header)
 	return resp, nil
+}
+
+func (s *Server) countRange() {
+	if s.cfg.Metrics != nil {
+		s.cfg.Metrics.Ranges.Inc()
+	}
 }
 
 // read answers r from the newest state. A compaction may pass between taking
@@ -54,6 +61,7 @@ func (k *kvServer) RangeStream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) 
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
+	k.s.countRange()
 	if !r.Serializable {
 		if err := k.s.confirm(out.Context()); err != nil {
 			return wireError(err)
@@ -195,7 +203,7 @@ func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, err
 	if err := s.checkQuota(ctx, cmd); err != nil {
 		return none, err
 	}
-	resp, err := s.propose(ctx, cmd)
+	resp, err := s.cfg.Node.Propose(ctx, cmd)
 	if err != nil {
 		return none, wireError(err)
 	}
@@ -212,7 +220,7 @@ func (s *Server) checkQuota(ctx context.Context, cmd txn.Command) error {
 	if cost == 0 || s.cfg.Store.Stats().Size+cost < s.cfg.QuotaBytes {
 		return nil
 	}
-	_, err := s.propose(ctx, &pb.AlarmRequest{
+	_, err := s.cfg.Node.Propose(ctx, &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: s.cfg.MemberID, Alarm: pb.AlarmType_NOSPACE,
 	})
 	if err != nil {

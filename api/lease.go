@@ -46,7 +46,7 @@ func (l *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest)
 // RevokeExpired removes a lease whose time is up; one that is gone already is
 // no error. The lease package calls it on the leader.
 func (s *Server) RevokeExpired(ctx context.Context, id int64) error {
-	_, err := s.propose(ctx, &pb.LeaseRevokeRequest{ID: id})
+	_, err := s.cfg.Node.Propose(ctx, &pb.LeaseRevokeRequest{ID: id})
 	if errors.Is(err, txn.ErrLeaseNotFound) {
 		return nil
 	}

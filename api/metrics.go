@@ -1,12 +1,38 @@
 package api
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // Metrics are the counters that api itself raises; the names are etcd's.
 type Metrics struct {
 	ClientRequests *prometheus.CounterVec // by type and client_api_version
 	LeaseExpired   prometheus.Counter
 	LeaseRenewed   prometheus.Counter
+	Ranges         prometheus.Counter
+
+	// requests caches ClientRequests' children: looking one up by its labels
+	// costs as much as a small request.
+	requests sync.Map // [2]string to prometheus.Counter
+	versions atomic.Int32
+}
+
+// maxVersions bounds how many versions clients can make this member count.
+const maxVersions = 100
+
+func (m *Metrics) countRequest(kind, version string) {
+	key := [2]string{kind, version}
+	c, ok := m.requests.Load(key)
+	if !ok {
+		if m.versions.Add(1) > maxVersions {
+			version, key = "other", [2]string{kind, "other"}
+		}
+		c, _ = m.requests.LoadOrStore(key, m.ClientRequests.WithLabelValues(kind, version))
+	}
+	c.(prometheus.Counter).Inc()
 }
 
 // NewMetrics registers the metrics with reg.
@@ -22,6 +48,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "etcd_debugging_lease_renewed_total", Help: "The number of renewed leases seen by the leader.",
 		}),
 	}
-	reg.MustRegister(m.ClientRequests, m.LeaseExpired, m.LeaseRenewed)
+	m.Ranges = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_mvcc_range_total", Help: "Total number of ranges seen by this member."})
+	reg.MustRegister(m.ClientRequests, m.LeaseExpired, m.LeaseRenewed, m.Ranges)
 	return m
 }

@@ -12,7 +12,6 @@ import (
 	"limpet/lease"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
-	"limpet/txn"
 	"limpet/watch"
 )
 
@@ -116,19 +115,11 @@ func (s *Server) minLeaseTTL() int64 {
 	return int64((3*s.cfg.ElectionTimeout/2 + time.Second - 1) / time.Second)
 }
 
-// propose has the cluster agree on cmd, within the request timeout.
-func (s *Server) propose(ctx context.Context, cmd txn.Command) (any, error) {
-	tctx, cancel := context.WithTimeout(ctx, s.RequestTimeout())
-	defer cancel()
-	resp, err := s.cfg.Node.Propose(tctx, cmd)
-	return resp, s.ownTimeout(ctx, err)
-}
-
 // confirm returns when the local state reflects all that was acknowledged
 // before the call.
 func (s *Server) confirm(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if s.cfg.Node.ReadsLocally() {
+		return ctx.Err()
 	}
 	tctx, cancel := context.WithTimeout(ctx, s.RequestTimeout())
 	defer cancel()

@@ -7,5 +7,6 @@ var (
 	ErrLeaderChanged   = errors.New("raftfsm: leader changed")
 	ErrStopped         = errors.New("raftfsm: server stopped")
 	ErrTooManyRequests = errors.New("raftfsm: too many requests")
+	ErrTimeout         = errors.New("raftfsm: request timed out")
 	ErrTooLarge        = errors.New("raftfsm: request is too large")
 )

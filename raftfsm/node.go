@@ -28,6 +28,7 @@ type Config struct {
 	ElectionTimeout  time.Duration // 1 s
 	HeartbeatTimeout time.Duration // 1 s
 	MaxRequestBytes  int           // 0: unbounded
+	ProposeTimeout   time.Duration // after which Propose gives up; 7 s
 	MaxLogBytes      int64         // bound of the log on disk; 64 MiB
 	SnapshotEntries  uint64        // entries after which the log may be trimmed; 10000
 
@@ -95,7 +96,7 @@ func Open(cfg Config) (*Node, error) {
 		ready:     make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.proposer = newProposer(cfg.MemberID, cfg.MaxRequestBytes, func(entry []byte) raft.ApplyFuture {
+	n.proposer = newProposer(cfg.MemberID, cfg.MaxRequestBytes, cfg.ProposeTimeout, func(entry []byte) raft.ApplyFuture {
 		return n.raft.Apply(entry, 0)
 	})
 	n.fsm = &fsm{state: state, store: cfg.Store, proposer: n.proposer, cfg: &n.cfg}
@@ -121,6 +122,9 @@ func (c Config) withDefaults() Config {
 	if c.HeartbeatTimeout == 0 {
 		c.HeartbeatTimeout = time.Second
 	}
+	if c.ProposeTimeout == 0 {
+		c.ProposeTimeout = 7 * time.Second
+	}
 	if c.MaxLogBytes == 0 {
 		c.MaxLogBytes = 64 << 20
 	}
@@ -144,6 +148,7 @@ func (n *Node) start() error {
 	conf.SnapshotThreshold = n.cfg.SnapshotEntries
 	conf.TrailingLogs = 1 // logStore keeps a tail by bytes instead
 	conf.NotifyCh = leader
+	conf.BatchApplyCh = true // room for what is proposed while the log is written
 	conf.Logger = newRaftLogger(n.log)
 	conf.NoLegacyTelemetry = true
 
@@ -181,6 +186,13 @@ func (n *Node) start() error {
 
 func serverID(member uint64) raft.ServerID { return raft.ServerID(strconv.FormatUint(member, 16)) }
 
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // stored runs on raft's main goroutine after each write of the log.
 func (n *Node) stored() {
 	n.proposer.onStored()
@@ -199,7 +211,7 @@ func (n *Node) trimLog() {
 		case <-n.snapshot:
 		}
 		began := time.Now()
-		err := n.raft.Snapshot().Error()
+		err := await(n.ctx.Done(), n.raft.Snapshot())
 		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && n.ctx.Err() == nil {
 			n.log.Warn("the log could not be trimmed; trying again when it has grown", "error", err)
 			continue
@@ -253,24 +265,25 @@ func (n *Node) watchLeadership(notices <-chan bool) {
 
 func (n *Node) openTerm() error {
 	head := entryHead{member: n.cfg.MemberID, time: time.Now().UnixMilli()}
-	return n.raft.Apply(appendHead(nil, head), 0).Error()
+	return await(n.ctx.Done(), n.raft.Apply(appendHead(nil, head), 0))
 }
 
 // Ready is closed once this member has caught up with the cluster and serves.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Propose has the cluster agree on cmd and returns its result. When ctx ends
-// first, the command may still happen.
+// Propose has the cluster agree on cmd and returns its result. When ctx or
+// Config.ProposeTimeout (ErrTimeout) ends first, the command may still happen.
 func (n *Node) Propose(ctx context.Context, cmd txn.Command) (any, error) {
+	if n.raft.State() != raft.Leader {
+		return nil, ErrNoLeader
+	}
 	return n.proposer.propose(ctx, cmd)
 }
 
 // ReadIndex returns once the store's published view reflects everything that
 // was acknowledged, anywhere, before the call (I7).
 func (n *Node) ReadIndex(ctx context.Context) error {
-	if n.leading.Load() && n.soleVoter() {
-		// Nobody else can acknowledge anything, and this member acknowledges
-		// only what it has published.
+	if n.ReadsLocally() {
 		return nil
 	}
 	done := make(chan error, 1)
@@ -288,6 +301,11 @@ func (n *Node) ReadIndex(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// ReadsLocally reports whether the published view is always up to date: this
+// member leads and is the only voter, so nobody else can acknowledge anything,
+// and it acknowledges only what it has published.
+func (n *Node) ReadsLocally() bool { return n.leading.Load() && n.soleVoter() }
 
 // serveReads confirms leadership once for all reads that wait.
 func (n *Node) serveReads() {
@@ -321,7 +339,7 @@ func (n *Node) confirm() error {
 			return ErrNoLeader
 		}
 		index := n.raft.CommitIndex()
-		if err := n.raft.VerifyLeader().Error(); err != nil {
+		if err := await(n.ctx.Done(), n.raft.VerifyLeader()); err != nil {
 			return ErrLeaderChanged
 		}
 		return n.waitApplied(index)

@@ -24,6 +24,10 @@ const (
 	// wireOverhead is what etcd's marshalled raft request has beside the
 	// request itself; it counts against max-request-bytes.
 	wireOverhead = 18
+	// lookAfter is how long a batch may be under way before somebody asks raft
+	// what became of it. raft answers the FSM when all goes well; failures only
+	// show in the future, and are rare enough to be noticed this much later.
+	lookAfter = 50 * time.Millisecond
 )
 
 type result struct {
@@ -31,47 +35,53 @@ type result struct {
 	err  error
 }
 
+// batch is the proposals of one entry under way.
+type batch struct {
+	proposals []*proposal
+	future    raft.ApplyFuture
+	since     time.Time
+	watched   bool // a goroutine waits for the future
+}
+
 type proposal struct {
 	cmd    txn.Command
 	kind   byte
 	data   []byte
+	since  time.Time
 	result chan result // holds one; written once
 }
 
 // proposer gathers proposals into entries. While one entry is being written to
 // the log, arriving proposals queue up; then one entry carries them all. At
-// rest a proposal leaves at once: there is no timer.
+// rest a proposal leaves at once, on its own goroutine: there is no timer and
+// no hand-over.
 type proposer struct {
 	member  uint64
-	apply   func(entry []byte) raft.ApplyFuture
+	apply   func(entry []byte) raft.ApplyFuture // must not block for long
 	maxSize int
+	timeout time.Duration // after which a proposal under way is given up
 
 	// mu guards the fields below.
 	mu      sync.Mutex
 	queue   []*proposal
 	bytes   int
-	next    uint64                 // number of the next batch
-	pending map[uint64][]*proposal // proposed and not answered, by batch
+	writing bool              // an entry is on its way to the log
+	next    uint64            // number of the next batch
+	pending map[uint64]*batch // proposed and not answered
+	looking bool              // the goroutine that looks after old batches runs
 	closed  bool
 
-	wake   chan struct{} // holds one: the queue is not empty
-	stored chan struct{} // holds one: the log has taken the entry in flight
-	quit   chan struct{}
-	wg     sync.WaitGroup
+	quit chan struct{}
+	wg   sync.WaitGroup
 }
 
-func newProposer(member uint64, maxSize int, apply func([]byte) raft.ApplyFuture) *proposer {
-	p := &proposer{
-		member: member, apply: apply, maxSize: maxSize,
+func newProposer(member uint64, maxSize int, timeout time.Duration, apply func([]byte) raft.ApplyFuture) *proposer {
+	return &proposer{
+		member: member, apply: apply, maxSize: maxSize, timeout: timeout,
 		next:    uint64(time.Now().UnixNano()), // distinct from batches before a restart
-		pending: make(map[uint64][]*proposal),
-		wake:    make(chan struct{}, 1),
-		stored:  make(chan struct{}, 1),
+		pending: make(map[uint64]*batch),
 		quit:    make(chan struct{}),
 	}
-	// Owner: the proposer; ends when close closes quit.
-	p.wg.Go(p.run)
-	return p
 }
 
 // propose waits for the result of cmd. When ctx ends first, the command may
@@ -84,7 +94,7 @@ func (p *proposer) propose(ctx context.Context, cmd txn.Command) (any, error) {
 	if p.maxSize > 0 && len(data)+wireOverhead > p.maxSize {
 		return nil, ErrTooLarge
 	}
-	pr := &proposal{cmd: cmd, kind: kind, data: data, result: make(chan result, 1)}
+	pr := &proposal{cmd: cmd, kind: kind, data: data, since: time.Now(), result: make(chan result, 1)}
 	if err := p.enqueue(pr); err != nil {
 		return nil, err
 	}
@@ -98,63 +108,44 @@ func (p *proposer) propose(ctx context.Context, cmd txn.Command) (any, error) {
 
 func (p *proposer) enqueue(pr *proposal) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.closed {
+		p.mu.Unlock()
 		return ErrStopped
 	}
 	if len(p.queue) >= maxQueueCount || p.bytes >= maxQueueBytes {
+		p.mu.Unlock()
 		return ErrTooManyRequests
 	}
 	p.queue = append(p.queue, pr)
 	p.bytes += len(pr.data)
-	signal(p.wake)
+	idle := !p.writing
+	p.writing = true
+	p.mu.Unlock()
+	if idle {
+		p.send()
+	}
 	return nil
 }
 
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
+// onStored tells that the log has written entries: the next may go. It runs on
+// raft's main goroutine.
+func (p *proposer) onStored() { p.send() }
 
-func (p *proposer) run() {
-	for {
-		select {
-		case <-p.wake:
-		case <-p.quit:
-			return
-		}
-		for {
-			entry, batch := p.cut()
-			if entry == nil {
-				break
-			}
-			select {
-			case <-p.stored: // left over from an entry that was not ours
-			default:
-			}
-			future := p.apply(entry)
-			failed := make(chan struct{})
-			// Owner: the proposer; ends with the future, which raft always answers.
-			p.wg.Go(func() {
-				if err := future.Error(); err != nil {
-					p.fail(batch, err)
-					close(failed)
-				}
-			})
-			select {
-			case <-p.stored:
-			case <-failed:
-			case <-p.quit:
-				return
-			}
-		}
+// send proposes what is queued as one entry; with nothing queued, the next
+// proposal will go by itself.
+func (p *proposer) send() {
+	entry, b := p.cut()
+	if entry == nil {
+		return
 	}
+	future := p.apply(entry)
+	p.mu.Lock()
+	b.future = future
+	p.mu.Unlock()
 }
 
 // cut takes what is queued, within bounds, as one entry.
-func (p *proposer) cut() (entry []byte, batch uint64) {
+func (p *proposer) cut() (entry []byte, b *batch) {
 	p.mu.Lock()
 	n, size := 0, 0
 	for _, pr := range p.queue {
@@ -164,31 +155,91 @@ func (p *proposer) cut() (entry []byte, batch uint64) {
 		n++
 		size += len(pr.data)
 	}
-	if n == 0 {
+	p.writing = n > 0 && !p.closed
+	if !p.writing {
 		p.mu.Unlock()
-		return nil, 0
+		return nil, nil
 	}
-	taken := append([]*proposal(nil), p.queue[:n]...)
+	b = &batch{proposals: append([]*proposal(nil), p.queue[:n]...), since: time.Now()}
 	rest := copy(p.queue, p.queue[n:])
 	clear(p.queue[rest:])
 	p.queue = p.queue[:rest]
 	p.bytes -= size
-	batch = p.next
+	number := p.next
 	p.next++
-	p.pending[batch] = taken
+	p.pending[number] = b
+	if !p.looking {
+		p.looking = true
+		// Owner: the proposer; ends when nothing is pending, or with quit.
+		p.wg.Go(p.lookAfterOld)
+	}
 	p.mu.Unlock()
 
 	entry = make([]byte, 0, entryHeader+size+n*(1+binary.MaxVarintLen32))
-	entry = appendHead(entry, entryHead{member: p.member, batch: batch, time: time.Now().UnixMilli()})
-	for _, pr := range taken {
+	entry = appendHead(entry, entryHead{member: p.member, batch: number, time: b.since.UnixMilli()})
+	for _, pr := range b.proposals {
 		entry = appendCommand(entry, pr.kind, pr.data)
 		pr.data = nil
 	}
-	return entry, batch
+	return entry, b
 }
 
-// onStored tells that the log has written entries: the next may go.
-func (p *proposer) onStored() { signal(p.stored) }
+// lookAfterOld asks raft about batches that are long under way, and gives up
+// those that have been too long, until there has been nothing pending for a
+// while.
+func (p *proposer) lookAfterOld() {
+	ticker := time.NewTicker(lookAfter)
+	defer ticker.Stop()
+	const patience = 20 // idle ticks before the goroutine ends
+	for idle := 0; idle < patience; idle++ {
+		select {
+		case <-ticker.C:
+		case <-p.quit:
+			return
+		}
+		p.mu.Lock()
+		if len(p.pending)+len(p.queue) > 0 {
+			idle = 0
+		}
+		late := p.checkLocked()
+		if idle == patience-1 {
+			p.looking = false
+		}
+		p.mu.Unlock()
+		for _, pr := range late {
+			pr.result <- result{err: ErrTimeout}
+		}
+	}
+}
+
+// checkLocked sees to it that somebody waits for the future of each batch that
+// has taken long, and returns the proposals whose time is up.
+func (p *proposer) checkLocked() (late []*proposal) {
+	for number, b := range p.pending {
+		age := time.Since(b.since)
+		if b.future != nil && !b.watched && age >= lookAfter {
+			b.watched = true
+			// Owner: the proposer; ends with the future, or with quit.
+			p.wg.Go(func() {
+				if err := await(p.quit, b.future); err != nil {
+					p.fail(number, err)
+				}
+			})
+		}
+		if age >= p.timeout {
+			late = append(late, b.proposals...)
+			b.proposals = nil
+		}
+	}
+	n := 0
+	for n < len(p.queue) && time.Since(p.queue[n].since) >= p.timeout {
+		p.bytes -= len(p.queue[n].data)
+		n++
+	}
+	late = append(late, p.queue[:n]...)
+	p.queue = append([]*proposal(nil), p.queue[n:]...)
+	return late
+}
 
 // take returns the proposals of a batch that this process proposed and has not
 // answered.
@@ -198,23 +249,48 @@ func (p *proposer) take(h entryHead) []*proposal {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	batch := p.pending[h.batch]
+	b := p.pending[h.batch]
+	if b == nil {
+		return nil
+	}
 	delete(p.pending, h.batch)
-	return batch
+	return b.proposals
 }
 
-func (p *proposer) fail(batch uint64, err error) {
+// fail answers a batch with the error of its future, and lets the next go: the
+// log will not tell of this one.
+func (p *proposer) fail(number uint64, err error) {
+	for _, pr := range p.take(entryHead{member: p.member, batch: number}) {
+		pr.result <- result{err: proposeError(err)}
+	}
+	p.send()
+}
+
+// await waits for a future, or for quit: raft leaves some futures unanswered
+// when it shuts down.
+func await(quit <-chan struct{}, f raft.Future) error {
+	done := make(chan error, 1)
+	// Owner: this call; ends with the future, or is left behind by a raft that
+	// was shut down.
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-quit:
+		return raft.ErrRaftShutdown
+	}
+}
+
+func proposeError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		err = ErrNoLeader
+		return ErrNoLeader
 	case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrAbortedByRestore):
-		err = ErrLeaderChanged
+		return ErrLeaderChanged
 	case errors.Is(err, raft.ErrRaftShutdown):
-		err = ErrStopped
+		return ErrStopped
 	}
-	for _, pr := range p.take(entryHead{member: p.member, batch: batch}) {
-		pr.result <- result{err: err}
-	}
+	return err
 }
 
 // pendingCount is the number of proposals that wait for their result.
@@ -223,13 +299,13 @@ func (p *proposer) pendingCount() int {
 	defer p.mu.Unlock()
 	n := len(p.queue)
 	for _, b := range p.pending {
-		n += len(b)
+		n += len(b.proposals)
 	}
 	return n
 }
 
 // close refuses further proposals and answers those that wait. raft must have
-// stopped, so that every future has its answer.
+// stopped: every future has its answer, and the FSM gives no more.
 func (p *proposer) close() {
 	p.mu.Lock()
 	if p.closed {
@@ -239,6 +315,10 @@ func (p *proposer) close() {
 	p.closed = true
 	waiting := p.queue
 	p.queue = nil
+	for _, b := range p.pending {
+		waiting = append(waiting, b.proposals...)
+	}
+	clear(p.pending)
 	p.mu.Unlock()
 	close(p.quit)
 	for _, pr := range waiting {

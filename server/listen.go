@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"limpet/api/ops"
 )
 
 // listenAll opens a listener for each URL; on error none stays open.
@@ -54,14 +56,15 @@ var preface = []byte("PRI * HTTP/2.0")
 // bytes: both live on one port, as in etcd.
 type splitter struct {
 	grpc, http *branch
+	traffic    *ops.Traffic // counts what gRPC connections carry
 	quit       chan struct{}
 	once       sync.Once
 	ls         []net.Listener
 	wg         sync.WaitGroup
 }
 
-func newSplitter(ls []net.Listener) *splitter {
-	s := &splitter{quit: make(chan struct{}), ls: ls}
+func newSplitter(ls []net.Listener, traffic *ops.Traffic) *splitter {
+	s := &splitter{traffic: traffic, quit: make(chan struct{}), ls: ls}
 	s.grpc, s.http = newBranch(s, ls[0].Addr()), newBranch(s, ls[0].Addr())
 	for _, l := range ls {
 		// Owner: the splitter; ends when close closes l.
@@ -111,12 +114,12 @@ func (s *splitter) sort(c net.Conn) {
 		}
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	to := s.http
+	to, conn := s.http, net.Conn(&prefixConn{Conn: c, prefix: head})
 	if bytes.HasPrefix(head, preface) {
-		to = s.grpc
+		to, conn = s.grpc, &countedConn{prefixConn{Conn: c, prefix: head}, s.traffic}
 	}
 	select {
-	case to.conns <- &prefixConn{Conn: c, prefix: head}:
+	case to.conns <- conn:
 	case <-s.quit:
 		_ = c.Close()
 	case <-to.quit:
@@ -172,4 +175,24 @@ func (c *prefixConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// countedConn counts the bytes of a gRPC connection.
+type countedConn struct {
+	prefixConn
+	traffic *ops.Traffic
+}
+
+// Read implements net.Conn.
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.prefixConn.Read(p)
+	c.traffic.Received.Add(int64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.traffic.Sent.Add(int64(n))
+	return n, err
 }

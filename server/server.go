@@ -34,6 +34,8 @@ const (
 	// stopPatience is how long requests under way get to finish when the
 	// member stops.
 	stopPatience = 500 * time.Millisecond
+	// streamWorkers is the number of goroutines kept for handlers.
+	streamWorkers = 32
 	// grpcOverhead is what a gRPC message may have beyond max-request-bytes.
 	grpcOverhead = 512 << 10
 )
@@ -64,11 +66,11 @@ type Server struct {
 
 // Start starts a member and returns once it serves. cfg must be valid. On
 // error nothing is left open.
-func Start(ctx context.Context, cfg Config, log *slog.Logger) (s *Server, err error) {
+func Start(ctx context.Context, cfg Config, log *slog.Logger) (started *Server, err error) {
 	if err := inspectDataDir(cfg.DataDir); err != nil {
 		return nil, err
 	}
-	s = &Server{cfg: cfg, log: log, failed: make(chan error, 4)}
+	s := &Server{cfg: cfg, log: log, failed: make(chan error, 4)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())
@@ -79,7 +81,8 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (s *Server, err er
 	if err != nil {
 		return nil, err
 	}
-	s.clients = newSplitter(listeners)
+	s.metrics = ops.NewMetrics()
+	s.clients = newSplitter(listeners, s.metrics.Traffic)
 	if s.extra, err = listenAll("listen-metrics-urls", cfg.ListenMetricsURLs); err != nil {
 		return nil, err
 	}
@@ -103,7 +106,6 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (s *Server, err er
 // openState opens what lies on disk: the store, then the log, which brings the
 // store up to date.
 func (s *Server) openState() (err error) {
-	s.metrics = ops.NewMetrics()
 	began := time.Now()
 	s.store, err = sqlstore.Open(sqlstore.Config{
 		Path: s.dir.file(databaseName), Logger: s.log, Observe: s.metrics.StoreObserver(),
@@ -124,6 +126,7 @@ func (s *Server) openState() (err error) {
 		Dir: s.dir.file(raftDirName), MemberID: s.dir.id.member(), Bootstrap: true,
 		Store: s.store, Transport: transport,
 		ElectionTimeout: s.cfg.Election, HeartbeatTimeout: s.cfg.Election,
+		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
 		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount,
 		Logger:   s.log,
 		OnCommit: s.committed, OnLeases: s.leased, OnLeader: s.led,
@@ -206,7 +209,9 @@ func (s *Server) buildGRPC() {
 	s.grpc = grpc.NewServer(
 		grpc.ChainUnaryInterceptor(counted.UnaryServerInterceptor(), s.api.UnaryInterceptor),
 		grpc.ChainStreamInterceptor(counted.StreamServerInterceptor(), s.streams.Interceptor),
-		grpc.StatsHandler(s.metrics.Traffic()),
+		// Handlers run on goroutines that are kept, with stacks already grown;
+		// streams that last take goroutines of their own.
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+grpcOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(s.cfg.MaxStreams),

@@ -39,6 +39,10 @@ type watcher struct {
 	// attached: the hub notes each commit here. Otherwise the watcher is behind
 	// and reads history from min on.
 	attached bool
+	// noted is the newest revision ever noted. The hub marks once for each row
+	// of a commit, and the sender may pull between two rows: only this tells
+	// that the revision is already on its way.
+	noted int64
 	queued   bool // on the stream's ready list
 	gone     bool // canceled
 	told     bool // got events since the last periodic progress
@@ -46,13 +50,13 @@ type watcher struct {
 
 // note records that rev touches the watcher's keys.
 func (w *watcher) note(rev int64) {
-	if rev < w.min {
+	if rev < w.min || rev <= w.noted {
 		return
 	}
-	n := len(w.pending)
+	w.noted = rev
 	switch {
-	case w.overflow != 0 || n > 0 && w.pending[n-1] == rev:
-	case n == maxPending:
+	case w.overflow != 0:
+	case len(w.pending) == maxPending:
 		w.overflow = rev
 	default:
 		w.pending = append(w.pending, rev)

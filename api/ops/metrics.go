@@ -35,6 +35,7 @@ type Sources struct {
 type Metrics struct {
 	Registry *prometheus.Registry
 	API      *api.Metrics
+	Traffic  *Traffic
 
 	HealthSuccess, HealthFailures prometheus.Counter
 	checks                        *prometheus.GaugeVec
@@ -60,7 +61,7 @@ type Metrics struct {
 // NewMetrics returns a registry with Go's and the process's own metrics.
 func NewMetrics() *Metrics {
 	reg := prometheus.NewRegistry()
-	m := &Metrics{Registry: reg, API: api.NewMetrics(reg)}
+	m := &Metrics{Registry: reg, API: api.NewMetrics(reg), Traffic: &Traffic{}}
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
