@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
 )
 
 // segmentBytes is the size of a log segment: small enough that trimming gives
@@ -23,6 +24,7 @@ const sampleBytes = 256 << 10
 // bounded in them, and with ears: it tells when entries are on disk.
 type logStore struct {
 	*wal.WAL
+	vfs      *walFS
 	keep     int64 // bytes that head trimming leaves, for members that lag
 	onStored func()
 	observe  func(took time.Duration, bytes int)
@@ -44,11 +46,13 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes))
+	vfs := newWALFS(dir, segmentBytes)
+	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, vfs)))
 	if err != nil {
+		vfs.close()
 		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
 	}
-	l := &logStore{WAL: w, keep: keep}
+	l := &logStore{WAL: w, vfs: vfs, keep: keep}
 	first, err := w.FirstIndex()
 	if err != nil {
 		return nil, err
@@ -61,6 +65,13 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 		l.samples = []sample{{first, 0}}
 	}
 	return l, nil
+}
+
+// Close closes the log. Nobody may use it any more.
+func (l *logStore) Close() error {
+	err := l.WAL.Close()
+	l.vfs.close()
+	return err
 }
 
 // StoreLogs implements raft.LogStore.

@@ -24,6 +24,7 @@ import (
 	"limpet/api"
 	"limpet/api/ops"
 	"limpet/lease"
+	"limpet/memtune"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
 	"limpet/txn"
@@ -98,6 +99,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (started *Server, 
 		return nil, err
 	}
 	s.serveClients()
+	if err := memtune.Settle(); err != nil {
+		s.log.Debug("memory of the start was not given back", "error", err)
+	}
 	s.log.Info("ready to serve client requests", "member", s.dir.id.MemberID, "cluster", s.dir.id.ClusterID,
 		"name", cfg.Name, "client-urls", cfg.ListenClientURLs, "revision", s.store.Rev())
 	return s, nil
@@ -197,6 +201,7 @@ func (s *Server) build() {
 	s.wg.Go(func() { s.lessor.Run(ctx) })
 	s.wg.Go(func() { s.streams.Run(ctx) })
 	s.wg.Go(func() { compactor.run(ctx) })
+	s.wg.Go(func() { memtune.Run(ctx) })
 }
 
 func (s *Server) buildGRPC() {

@@ -42,10 +42,10 @@ type watcher struct {
 	// noted is the newest revision ever noted. The hub marks once for each row
 	// of a commit, and the sender may pull between two rows: only this tells
 	// that the revision is already on its way.
-	noted int64
-	queued   bool // on the stream's ready list
-	gone     bool // canceled
-	told     bool // got events since the last periodic progress
+	noted  int64
+	queued bool // on the stream's ready list
+	gone   bool // canceled
+	told   bool // got events since the last periodic progress
 }
 
 // note records that rev touches the watcher's keys.
