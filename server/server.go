@@ -36,7 +36,7 @@ const (
 	// member stops.
 	stopPatience = 500 * time.Millisecond
 	// streamWorkers is the number of goroutines kept for handlers.
-	streamWorkers = 32
+	streamWorkers = 128
 	// grpcOverhead is what a gRPC message may have beyond max-request-bytes.
 	grpcOverhead = 512 << 10
 )

@@ -334,7 +334,7 @@ func (k *keeper) pruneSome() {
 	for _, e := range k.work[:n] {
 		var more bool
 		k.garbage, more = s.index.prune(e, k.working, k.garbage)
-		if e.dirty = more; more {
+		if more {
 			s.index.touched = append(s.index.touched, e)
 		}
 	}

@@ -31,11 +31,27 @@ func (m mark) tombstone() bool { return m < 0 }
 // A view at 8 finds -7, the newest mark at or below 8: a tombstone, so "a" is
 // absent. After compaction to 6: older = [5, -7], since 5 is what a view at 6
 // must find.
+//
+// There is one entry per key in memory, so its size counts: 64 bytes and the
+// key.
 type entry struct {
-	key   string
-	head  version
+	key  string
+	head version
+	// past holds what a compaction may find something to do with. Nil, as for
+	// a key that was put once, means: no older version, not a tombstone.
+	past *past
+}
+
+// past is the rest of an entry that is on keyIndex.touched.
+type past struct {
 	older []mark // ascending
-	dirty bool   // on keyIndex.touched
+}
+
+func (e *entry) older() []mark {
+	if e.past == nil {
+		return nil
+	}
+	return e.past.older
 }
 
 type version struct {
@@ -59,8 +75,9 @@ func (e *entry) at(rev int64) (v version, ok bool) {
 	if e.head.id.Rev() <= rev {
 		return e.head, e.head.version != 0
 	}
-	for i := len(e.older) - 1; i >= 0; i-- {
-		if m := e.older[i]; m.id().Rev() <= rev {
+	older := e.older()
+	for i := len(older) - 1; i >= 0; i-- {
+		if m := older[i]; m.id().Rev() <= rev {
 			return version{id: m.id()}, !m.tombstone()
 		}
 	}
@@ -97,12 +114,12 @@ func (x *keyIndex) add(key string, v version) (prev version) {
 		x.tree.Set(key, e)
 	} else {
 		prev = e.head
-		e.older = append(e.older, prev.mark())
+		if e.past == nil {
+			e.past = new(past)
+			x.touched = append(x.touched, e)
+		}
+		e.past.older = append(e.past.older, prev.mark())
 		e.head = v
-	}
-	if !e.dirty && (len(e.older) > 0 || v.version == 0) {
-		e.dirty = true
-		x.touched = append(x.touched, e)
 	}
 	if v.version != 0 && prev.version == 0 {
 		x.live++
@@ -140,13 +157,13 @@ func (x *keyIndex) detach(lease int64, key string) {
 
 // prune removes from e what a compaction to floor makes unreachable and
 // appends the ids of the removed rows to garbage. It reports whether e still
-// has anything for a later compaction.
+// has anything for a later compaction, and so stays touched.
 //
 // The newest version at or below floor stays, for views at floor itself; if it
 // is a tombstone it stays only when it happened exactly at floor, where a watch
 // may still ask for it (etcd keyIndex.compact and its keep rule).
 func (x *keyIndex) prune(e *entry, floor int64, garbage []ID) (rest []ID, more bool) {
-	all := append(e.older, e.head.mark())
+	all := append(e.older(), e.head.mark())
 	keep := 0 // first index that stays
 	for keep+1 < len(all) && all[keep+1].id().Rev() <= floor {
 		keep++
@@ -159,14 +176,17 @@ func (x *keyIndex) prune(e *entry, floor int64, garbage []ID) (rest []ID, more b
 	}
 	if keep == len(all) {
 		x.tree.Delete(e.key)
-		e.older = nil
+		e.past = nil
 		return garbage, false
 	}
 	if keep > 0 {
 		// A fresh slice, so that the memory of long histories is given back.
-		e.older = append([]mark(nil), all[keep:len(all)-1]...)
+		e.past.older = append([]mark(nil), all[keep:len(all)-1]...)
 	}
-	return garbage, len(e.older) > 0 || e.head.version == 0
+	if len(e.past.older) == 0 && e.head.version != 0 {
+		e.past = nil
+	}
+	return garbage, e.past != nil
 }
 
 // load takes over the entries of a freshly scanned file.
@@ -183,9 +203,11 @@ func (x *keyIndex) load(entries map[string]*entry) {
 			x.live++
 			x.attach(e.head.lease, k)
 		}
-		if len(e.older) > 0 || e.head.version == 0 {
-			e.older = slices.Clip(e.older)
-			e.dirty = true
+		if e.past == nil && e.head.version == 0 {
+			e.past = new(past) // a tombstone kept because it is the floor
+		}
+		if e.past != nil {
+			e.past.older = slices.Clip(e.past.older)
 			x.touched = append(x.touched, e)
 		}
 	}

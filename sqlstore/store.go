@@ -16,10 +16,10 @@ import (
 type Config struct {
 	Path string // the SQLite file; its folder must exist
 
-	FlushBytes  int64         // flush when this much waits; 2 MiB
+	FlushBytes  int64         // flush when this much waits; 1 MiB
 	FlushAge    time.Duration // flush when the oldest change is this old; 10 s
 	MaxPending  int64         // bytes that may wait; beyond it apply blocks; 32 MiB
-	TailBytes   int64         // recent history kept in memory; 4 MiB
+	TailBytes   int64         // recent history kept in memory; 2 MiB
 	CacheBytes  int64         // rows read from disk kept in memory; 16 MiB
 	ReaderConns int           // SQLite read connections; 2
 
@@ -44,9 +44,9 @@ func (c Config) withDefaults() Config {
 			*p = v
 		}
 	}
-	def(&c.FlushBytes, 2<<20)
+	def(&c.FlushBytes, 1<<20)
 	def(&c.MaxPending, 32<<20)
-	def(&c.TailBytes, 4<<20)
+	def(&c.TailBytes, 2<<20)
 	def(&c.CacheBytes, 16<<20)
 	if c.FlushAge == 0 {
 		c.FlushAge = 10 * time.Second
@@ -160,7 +160,10 @@ func (s *Store) load(c *conn) (compacted int64, err error) {
 			entries[e.key] = e
 			return nil
 		}
-		e.older = append(e.older, e.head.mark())
+		if e.past == nil {
+			e.past = new(past)
+		}
+		e.past.older = append(e.past.older, e.head.mark())
 		e.head = v
 		return nil
 	})
