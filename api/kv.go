@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -21,24 +22,24 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	k.s.countRange()
+	began := time.Now()
 	if !r.Serializable {
 		if err := k.s.confirm(ctx); err != nil {
 			return nil, wireError(err)
 		}
 	}
+	reading := time.Now()
 	resp, err := k.read(r)
 	if err != nil {
 		return nil, wireError(err)
 	}
 	k.s.sign(resp.Header)
-	return resp, nil
-}
-
-func (s *Server) countRange() {
-	if s.cfg.Metrics != nil {
-		s.cfg.Metrics.Ranges.Inc()
+	if m := k.s.cfg.Metrics; m != nil {
+		m.Ranges.Inc()
+		m.RangeTook.Observe(time.Since(reading).Seconds())
+		m.RequestTook.Observe(time.Since(began).Seconds())
 	}
+	return resp, nil
 }
 
 // read answers r from the newest state. A compaction may pass between taking
@@ -61,7 +62,9 @@ func (k *kvServer) RangeStream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) 
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	k.s.countRange()
+	if m := k.s.cfg.Metrics; m != nil {
+		m.Ranges.Inc()
+	}
 	if !r.Serializable {
 		if err := k.s.confirm(out.Context()); err != nil {
 			return wireError(err)
@@ -169,6 +172,7 @@ func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 		k.s.fill(resp.Header)
 		return resp, nil
 	}
+	began := time.Now()
 	if !txn.Serializable(r) {
 		if err := k.s.confirm(ctx); err != nil {
 			return nil, wireError(err)
@@ -179,6 +183,9 @@ func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 		return nil, wireError(err)
 	}
 	k.s.sign(resp.Header)
+	if m := k.s.cfg.Metrics; m != nil {
+		m.ReadTxnTook.Observe(time.Since(began).Seconds())
+	}
 	return resp, nil
 }
 

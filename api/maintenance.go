@@ -87,7 +87,7 @@ func (m *maintenanceServer) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.Ha
 
 // HashKV implements pb.MaintenanceServer. The hash is etcd's own.
 func (m *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	h, err := m.s.cfg.Store.HashKV(ctx, max(r.Revision, 0))
+	h, err := m.s.cfg.Store.HashKV(ctx, r.Revision)
 	if err != nil {
 		return nil, wireError(err)
 	}

@@ -13,6 +13,9 @@ type Metrics struct {
 	LeaseExpired   prometheus.Counter
 	LeaseRenewed   prometheus.Counter
 	Ranges         prometheus.Counter
+	RangeTook      prometheus.Observer // seconds
+	RequestTook    prometheus.Observer // seconds, of linearizable and local ranges
+	ReadTxnTook    prometheus.Observer // seconds, of transactions that only read
 
 	// requests caches ClientRequests' children: looking one up by its labels
 	// costs as much as a small request.
@@ -49,6 +52,18 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	m.Ranges = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_mvcc_range_total", Help: "Total number of ranges seen by this member."})
+	ranges := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "etcd_server_range_duration_seconds", Help: "The latency distributions of successful range in the store.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 20),
+	}, []string{"success"})
+	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "etcd_server_request_duration_seconds", Help: "Response latency distribution in seconds of successful reads, by type.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+	}, []string{"type", "success"})
+	reg.MustRegister(ranges, requests)
+	m.RangeTook = ranges.WithLabelValues("true")
+	m.RequestTook = requests.WithLabelValues("Range", "true")
+	m.ReadTxnTook = requests.WithLabelValues("ReadonlyTxn", "true")
 	reg.MustRegister(m.ClientRequests, m.LeaseExpired, m.LeaseRenewed, m.Ranges)
 	return m
 }

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -121,9 +122,9 @@ func (l *Lessor) setDeadlineLocked(le *lease, extend time.Duration) {
 }
 
 // seconds converts without overflowing: etcd's longest lease is 285 years,
-// close to the longest Duration.
+// the longest Duration 292.
 func seconds(n int64) time.Duration {
-	const most = int64(1<<62) / int64(time.Second)
+	const most = math.MaxInt64 / int64(time.Second)
 	return time.Duration(min(n, most)) * time.Second
 }
 

@@ -99,8 +99,8 @@ func (f *fsm) tell(e txn.Effects) {
 	if e.Members {
 		f.publishMembers()
 	}
-	if f.cfg.OnLeases != nil && len(e.Granted)+len(e.Revoked) > 0 {
-		f.cfg.OnLeases(e.Granted, e.Revoked)
+	if f.cfg.OnEffects != nil {
+		f.cfg.OnEffects(e)
 	}
 }
 

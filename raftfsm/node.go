@@ -36,8 +36,9 @@ type Config struct {
 	// OnCommit hears of each batch's commits, after they can be read and
 	// before their proposers are answered. It must not block.
 	OnCommit func([]*sqlstore.Commit)
-	// OnLeases hears of leases granted and revoked. It must not block.
-	OnLeases func(granted []txn.Lease, revoked []int64)
+	// OnEffects hears of what else each batch changed, leases above all; once
+	// at the start, of the leases there are. It must not block.
+	OnEffects func(txn.Effects)
 	// OnLeader hears when this member becomes leader, having applied an entry
 	// of its own term, and when it ceases to be.
 	OnLeader func(leading bool)
@@ -102,8 +103,8 @@ func Open(cfg Config) (*Node, error) {
 	n.fsm = &fsm{state: state, store: cfg.Store, proposer: n.proposer, cfg: &n.cfg}
 	n.fsm.publishAlarms()
 	n.fsm.publishMembers()
-	if cfg.OnLeases != nil {
-		cfg.OnLeases(state.Leases(), nil)
+	if cfg.OnEffects != nil {
+		cfg.OnEffects(txn.Effects{Granted: state.Leases()})
 	}
 	logs.onStored = n.stored
 	logs.observe = cfg.Observe.Sync

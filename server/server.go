@@ -133,25 +133,20 @@ func (s *Server) openState() (err error) {
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
 		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount,
 		Logger:   s.log,
-		OnCommit: s.committed, OnLeases: s.leased, OnLeader: s.led,
+		OnCommit: s.hub.Notify, OnEffects: s.effects, OnLeader: s.led,
 		Observe: s.metrics.RaftObserver(),
 	})
 	return err
 }
 
-func (s *Server) committed(commits []*sqlstore.Commit) {
-	s.hub.Notify(commits)
-	s.metrics.Committed(commits)
-}
-
-func (s *Server) leased(granted []txn.Lease, revoked []int64) {
-	for _, l := range granted {
+func (s *Server) effects(e txn.Effects) {
+	for _, l := range e.Granted {
 		s.lessor.Granted(l.ID, l.TTL)
 	}
-	for _, id := range revoked {
+	for _, id := range e.Revoked {
 		s.lessor.Revoked(id)
 	}
-	s.metrics.Leases(granted, revoked)
+	s.metrics.Applied(e)
 }
 
 func (s *Server) led(leading bool) {
@@ -275,7 +270,7 @@ func (s *Server) serveMetrics() {
 }
 
 func (s *Server) serveClients() {
-	s.serveHTTP(s.clients.http, ops.Handler(s.health, s.cfg.Pprof))
+	s.serveHTTP(s.clients.http, ops.CORS(ops.Handler(s.health, s.cfg.Pprof)))
 	// Owner: Server; ends when Stop stops the gRPC server.
 	s.wg.Go(func() {
 		if err := s.grpc.Serve(s.clients.grpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -16,7 +17,10 @@ type Hash struct {
 	Rev   int64 // revision hashed
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	emptyHash  = crc32.Checksum([]byte("key"), castagnoli)
+)
 
 // HashKV computes etcd's hash over the history up to rev (0: the newest
 // published), so that limpet and etcd holding the same history answer the same
@@ -28,13 +32,20 @@ func (s *Store) HashKV(ctx context.Context, rev int64) (Hash, error) {
 	if rev == 0 {
 		rev = s.Rev()
 	}
+	floor := s.Floor()
+	if rev < 0 { // etcd hashes nothing then, and says so
+		return Hash{Sum: emptyHash, Floor: floor, Rev: rev}, nil
+	}
 	v, err := s.At(rev)
 	if err != nil {
 		return Hash{}, err
 	}
-	floor := s.Floor()
 	keep := v.liveBelow(floor)
-	h := hasher{sum: crc32.Checksum([]byte("key"), castagnoli), floor: floor, keep: keep, keepAll: v.empty()}
+	h := hasher{sum: emptyHash, floor: floor, keep: keep}
+	if v.empty() {
+		// etcd then keeps whatever is still there.
+		h.kept = s.retains
+	}
 	span := Span{}
 	for from := int64(0); from <= rev; {
 		if err := ctx.Err(); err != nil {
@@ -120,15 +131,15 @@ func (v View) visit(from string, fn func(ID)) (next string, more bool) {
 }
 
 type hasher struct {
-	sum     uint32
-	floor   int64
-	keep    map[ID]bool
-	keepAll bool // nothing is live: etcd then filters nothing
-	buf     []byte
+	sum   uint32
+	floor int64
+	keep  map[ID]bool
+	kept  func(*Row) bool // replaces keep, if set
+	buf   []byte
 }
 
 func (h *hasher) add(r *Row) {
-	if r.ID.Rev() <= h.floor && !h.keepAll && !h.keep[r.ID] {
+	if r.ID.Rev() <= h.floor && !h.keeps(r) {
 		return
 	}
 	if r.ID.Rev() == h.floor && r.Tombstone() {
@@ -143,6 +154,24 @@ func (h *hasher) add(r *Row) {
 	b = appendKeyValue(b, r)
 	h.sum = crc32.Update(h.sum, castagnoli, b)
 	h.buf = b
+}
+
+func (h *hasher) keeps(r *Row) bool {
+	if h.kept != nil {
+		return h.kept(r)
+	}
+	return h.keep[r.ID]
+}
+
+// retains reports whether compaction has left the row.
+func (s *Store) retains(r *Row) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	e := s.index.get(r.Key)
+	if e == nil {
+		return false
+	}
+	return e.head.id == r.ID || slices.ContainsFunc(e.older(), func(m mark) bool { return m.id() == r.ID })
 }
 
 // appendKeyValue is the protobuf encoding of mvccpb.KeyValue: key 1,

@@ -66,6 +66,7 @@ type keeper struct {
 		bytes   int64
 		flushes int
 	}
+	flushed int64    // compaction floor that the file holds
 	garbage []ID     // rows pruned from the index, still in the file
 	work    []*entry // entries the running compaction has yet to visit
 	working int64    // floor of the running compaction, 0 if none runs
@@ -95,6 +96,7 @@ func newKeeper(s *Store, c *conn) (*keeper, error) {
 		return nil, err
 	}
 	k.compacted.Store(compacted)
+	k.flushed = s.floor.Load()
 	for _, p := range []struct {
 		to  **stmt
 		sql string
@@ -216,6 +218,7 @@ func (k *keeper) flush() error {
 	s.tail.markFlushed(rev)
 	s.mu.Unlock()
 	s.durable.Store(applied)
+	k.flushed = floor
 	k.rows.Add(int64(rows))
 	k.progress()
 	if s.cfg.Observe.Flush != nil {
@@ -281,9 +284,11 @@ func (k *keeper) transaction(fn func() error) error {
 	return err
 }
 
-// compactSlice removes the next rows that lie below the floor. The floor is
-// flushed before the first row goes: a crash in between leaves rows that the
-// next start finds and removes.
+// compactSlice removes the next rows that lie below the floor. A row goes only
+// when the floor that condemns it, and the row that replaces it, are in the
+// file: the floor worked to is the one that was flushed, not a newer one that
+// was published meanwhile. A crash in between leaves rows that the next start
+// finds and removes.
 func (k *keeper) compactSlice() error {
 	s := k.s
 	began := time.Now()
@@ -292,7 +297,7 @@ func (k *keeper) compactSlice() error {
 			return err
 		}
 		s.mu.Lock()
-		k.working = s.floor.Load()
+		k.working = k.flushed
 		k.work, s.index.touched = s.index.touched, nil
 		s.mu.Unlock()
 		k.began, k.removed = began, 0

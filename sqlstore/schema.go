@@ -1,9 +1,6 @@
 package sqlstore
 
-import (
-	"database/sql/driver"
-	"fmt"
-)
+import "fmt"
 
 // schemaVersion is PRAGMA user_version. Migrations only go forward; a newer
 // file is refused.
@@ -91,33 +88,34 @@ var readerPragmas = []string{
 	"cache_size = -1024",
 }
 
-// initSchema creates the tables in an empty file, or checks that the file is
-// limpet's and of a version this program knows.
+// initSchema makes sure that the file is limpet's and of a version this program
+// knows, before anything is written to it, and prepares it: pragmas, and the
+// tables if it is empty.
 func initSchema(c *conn, path string) error {
 	app, err := c.int64("PRAGMA application_id")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	version, err := c.int64("PRAGMA user_version")
 	if err != nil {
 		return err
 	}
-	var tables int64
-	err = c.query("SELECT count(*) FROM sqlite_schema", 1, func(row []driver.Value) error {
-		tables, _ = row[0].(int64)
-		return nil
-	})
+	tables, err := c.int64("SELECT count(*) FROM sqlite_schema")
 	if err != nil {
 		return err
 	}
 	switch {
-	case tables == 0:
-		return c.exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;",
-			schema, applicationID, schemaVersion))
-	case app != applicationID:
+	case tables > 0 && app != applicationID:
 		return fmt.Errorf("%s is a SQLite database of another program (application_id %#x)", path, app)
 	case version > schemaVersion:
 		return fmt.Errorf("%s was written by a newer limpet (schema %d, this program knows %d): upgrade this program", path, version, schemaVersion)
 	}
-	return nil
+	if err := c.set(writerPragmas); err != nil {
+		return err
+	}
+	if tables > 0 {
+		return nil
+	}
+	return c.exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;",
+		schema, applicationID, schemaVersion))
 }

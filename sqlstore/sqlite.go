@@ -25,13 +25,19 @@ func openConn(path string, pragmas []string) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{c: dc}
-	for _, p := range pragmas {
-		if err := c.exec("PRAGMA " + p); err != nil {
-			_ = dc.Close()
-			return nil, fmt.Errorf("PRAGMA %s: %w", p, err)
-		}
+	if err := c.set(pragmas); err != nil {
+		return nil, errors.Join(err, dc.Close())
 	}
 	return c, nil
+}
+
+func (c *conn) set(pragmas []string) error {
+	for _, p := range pragmas {
+		if err := c.exec("PRAGMA " + p); err != nil {
+			return fmt.Errorf("PRAGMA %s: %w", p, err)
+		}
+	}
+	return nil
 }
 
 func (c *conn) close() error {

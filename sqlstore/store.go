@@ -106,7 +106,7 @@ func Open(cfg Config) (*Store, error) {
 		tail:   tail{maxBytes: cfg.TailBytes},
 		staged: staged{records: make(map[recordKey][]byte)},
 	}
-	c, err := openConn(cfg.Path, writerPragmas)
+	c, err := openConn(cfg.Path, nil) // newKeeper sets the pragmas once it knows the file
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", cfg.Path, err)
 	}

@@ -41,12 +41,21 @@ type Alarm struct {
 
 // Effects is what commands changed beside keys, since the last TakeEffects.
 type Effects struct {
-	Granted   []Lease
-	Revoked   []int64
-	Alarms    bool // the set of alarms changed
-	Members   bool // the set of members changed
-	Compacted bool
+	Granted []Lease
+	Revoked []int64
+	Alarms  bool // the set of alarms changed
+	Members bool // the set of members changed
+	Ops     Ops
 }
+
+// Ops counts what commands did, as etcd's mvcc counters do: operations, not
+// keys. A command with more than one operation counts as a transaction, too.
+type Ops struct {
+	Puts, Deletes, Ranges, Txns int64
+	PutBytes                    int64 // keys and values
+}
+
+func (o Ops) total() int64 { return o.Puts + o.Deletes + o.Ranges }
 
 // Lease is a lease's id and its granted time to live in seconds.
 type Lease struct {
@@ -169,6 +178,7 @@ func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
 		return nil, err
 	}
 	st.kv.Begin(unixMilli)
+	before := st.effects.Ops.total()
 	switch c := cmd.(type) {
 	case *pb.PutRequest:
 		resp, err = st.put(c)
@@ -190,6 +200,9 @@ func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
 		panic(fmt.Sprintf("txn: command %T has an encoding but no meaning", cmd))
 	}
 	st.kv.End()
+	if st.effects.Ops.total() > before+1 {
+		st.effects.Ops.Txns++
+	}
 	return resp, err
 }
 
@@ -235,7 +248,6 @@ func (st *State) compact(r *pb.CompactionRequest) (*pb.CompactionResponse, error
 	case errors.Is(err, sqlstore.ErrFuture):
 		return nil, ErrFutureRev
 	}
-	st.effects.Compacted = true
 	return &pb.CompactionResponse{Header: st.header()}, nil
 }
 
@@ -263,6 +275,7 @@ func (st *State) leaseRevoke(r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse,
 	for _, k := range keys {
 		st.kv.Delete(k)
 	}
+	st.effects.Ops.Deletes += int64(len(keys))
 	delete(st.leases, r.ID)
 	st.kv.DeleteRecord(recordLease, strconv.FormatInt(r.ID, 10))
 	st.effects.Revoked = append(st.effects.Revoked, r.ID)

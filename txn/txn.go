@@ -127,6 +127,7 @@ func (st *State) run(r *pb.TxnRequest, p path) *pb.TxnResponse {
 		out := &pb.ResponseOp{}
 		switch o := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
+			st.effects.Ops.Ranges++
 			out.Response = &pb.ResponseOp_ResponseRange{ResponseRange: must(Range(st.kv.View(), o.RequestRange))}
 		case *pb.RequestOp_RequestPut:
 			out.Response = &pb.ResponseOp_ResponsePut{ResponsePut: st.doPut(o.RequestPut)}

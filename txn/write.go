@@ -42,6 +42,11 @@ func (st *State) checkPut(r *pb.PutRequest) error {
 func (st *State) doPut(r *pb.PutRequest) *pb.PutResponse {
 	key, value, lease := string(r.Key), r.Value, r.Lease
 	resp := &pb.PutResponse{}
+	st.effects.Ops.Puts++
+	st.effects.Ops.PutBytes += int64(len(r.Key) + len(r.Value))
+	if r.IgnoreValue || r.IgnoreLease || r.PrevKv {
+		st.effects.Ops.Ranges++
+	}
 	if r.IgnoreValue || r.PrevKv {
 		if prev := must(st.kv.View().Get(key)); prev != nil {
 			if r.IgnoreValue {
@@ -86,6 +91,10 @@ func (st *State) fits(r *pb.DeleteRangeRequest, n int) bool {
 
 func (st *State) doDelete(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
 	resp := &pb.DeleteRangeResponse{}
+	st.effects.Ops.Deletes++
+	if r.PrevKv {
+		st.effects.Ops.Ranges++
+	}
 	end, single := sqlstore.End(r.Key, r.RangeEnd)
 	key := string(r.Key)
 	view := st.kv.View()

@@ -46,6 +46,9 @@ type Stream struct {
 	// mu guards all fields below and those of the stream's watchers.
 	mu       sync.Mutex
 	watchers map[int64]*watcher
+	// ended are the ids of watchers that a compaction ended. As in etcd the id
+	// stays taken until the client cancels it.
+	ended    map[int64]struct{}
 	nextID   int64
 	control  []Response
 	ready    []*watcher // marked or behind, in turn
@@ -60,7 +63,7 @@ type Stream struct {
 func (h *Hub) NewStream() *Stream {
 	h.streams.Add(1)
 	return &Stream{
-		hub: h, watchers: make(map[int64]*watcher),
+		hub: h, watchers: make(map[int64]*watcher), ended: make(map[int64]struct{}),
 		wake: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 }
@@ -125,12 +128,12 @@ func (s *Stream) add(req Request) (*watcher, error) {
 	}
 	id := req.ID
 	if id == 0 {
-		for s.watchers[s.nextID] != nil {
+		for s.takenLocked(s.nextID) {
 			s.nextID++
 		}
 		id = s.nextID
 		s.nextID++
-	} else if s.watchers[id] != nil {
+	} else if s.takenLocked(id) {
 		return nil, ErrDuplicateID
 	}
 	w := &watcher{req: req, id: id, stream: s, min: req.Start}
@@ -141,6 +144,11 @@ func (s *Stream) add(req Request) (*watcher, error) {
 	s.control = append(s.control, Response{ID: id, Rev: s.hub.source.Rev(), Created: true})
 	signal(s.wake)
 	return w, nil
+}
+
+func (s *Stream) takenLocked(id int64) bool {
+	_, ended := s.ended[id]
+	return ended || s.watchers[id] != nil
 }
 
 // attachNow attaches a watcher that wants only what is to come.
@@ -175,11 +183,15 @@ func (s *Stream) Cancel(ctx context.Context, id int64) error {
 	}
 	s.mu.Lock()
 	w := s.watchers[id]
+	_, ended := s.ended[id]
+	delete(s.ended, id)
 	s.mu.Unlock()
-	if w == nil {
+	switch {
+	case w != nil:
+		s.forget(w)
+	case !ended:
 		return nil
 	}
-	s.forget(w)
 	s.push(Response{ID: id, Rev: s.hub.source.Rev(), Canceled: true})
 	return nil
 }
@@ -378,6 +390,9 @@ func (s *Stream) catchUp(w *watcher) (Response, bool) {
 	commits, through, err := s.hub.source.History(w.req.Span, from, to)
 	if errors.Is(err, sqlstore.ErrCompacted) {
 		s.forget(w)
+		s.mu.Lock()
+		s.ended[w.id] = struct{}{}
+		s.mu.Unlock()
 		return Response{ID: w.id, Canceled: true, Floor: s.hub.source.Floor()}, true
 	}
 	if err != nil {

@@ -58,7 +58,7 @@ func (m *Metrics) counters() []figure {
 	return []figure{
 		{"etcd_mvcc_put_total", "Total number of puts seen by this member.", func() float64 { return float64(m.puts.Load()) }},
 		{"etcd_mvcc_delete_total", "Total number of deletes seen by this member.", func() float64 { return float64(m.deletes.Load()) }},
-		{"etcd_mvcc_txn_total", "Total number of revisions made, as seen by this member.", func() float64 { return float64(m.txns.Load()) }},
+		{"etcd_mvcc_txn_total", "Total number of txns seen by this member.", func() float64 { return float64(m.txns.Load()) }},
 		{"etcd_network_client_grpc_sent_bytes_total", "The total number of bytes sent to grpc clients, HTTP/2 framing included.", func() float64 { return float64(m.Traffic.Sent.Load()) }},
 		{"etcd_network_client_grpc_received_bytes_total", "The total number of bytes received from grpc clients, HTTP/2 framing included.", func() float64 { return float64(m.Traffic.Received.Load()) }},
 		{"etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", func() float64 { return float64(src.Hub.Stats().Events) }},

@@ -25,6 +25,22 @@ func Handler(h *Health, withPprof bool) http.Handler {
 	return mux
 }
 
+// CORS lets pages of any origin ask, as etcd does by default: the headers are
+// on every answer, and OPTIONS is answered anywhere.
+func CORS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
+		if r.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusOK)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // MetricsHandler serves what belongs on the metrics listener: metrics and
 // health, nothing that reveals data.
 func MetricsHandler(h *Health) http.Handler { return probes(h) }

@@ -75,29 +75,15 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.InstrumentMetricHandler(m.Registry, promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
 }
 
-// Committed counts what commits changed.
-func (m *Metrics) Committed(commits []*sqlstore.Commit) {
-	var puts, deletes, bytes int64
-	for _, c := range commits {
-		for i := range c.Rows {
-			if c.Rows[i].Tombstone() {
-				deletes++
-			} else {
-				puts++
-				bytes += int64(len(c.Rows[i].Key) + len(c.Rows[i].Value))
-			}
-		}
-	}
-	m.puts.Add(puts)
-	m.deletes.Add(deletes)
-	m.putBytes.Add(bytes)
-	m.txns.Add(int64(len(commits)))
-}
-
-// Leases counts grants and revocations.
-func (m *Metrics) Leases(granted []txn.Lease, revoked []int64) {
-	m.granted.Add(int64(len(granted)))
-	m.revoked.Add(int64(len(revoked)))
+// Applied counts what commands did.
+func (m *Metrics) Applied(e txn.Effects) {
+	m.puts.Add(e.Ops.Puts)
+	m.deletes.Add(e.Ops.Deletes)
+	m.putBytes.Add(e.Ops.PutBytes)
+	m.txns.Add(e.Ops.Txns)
+	m.API.Ranges.Add(float64(e.Ops.Ranges))
+	m.granted.Add(int64(len(e.Granted)))
+	m.revoked.Add(int64(len(e.Revoked)))
 }
 
 // LeaderChanged counts a new leader.
@@ -215,6 +201,25 @@ func (m *Metrics) infos() {
 		g.WithLabelValues(i.value).Set(1)
 		m.Registry.MustRegister(g)
 	}
+	peers := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "etcd_network_known_peers", Help: "The current number of known peers."}, []string{"Local", "Remote"})
+	self := strconv.FormatUint(m.src.MemberID, 16)
+	peers.WithLabelValues(self, self).Set(1)
+	m.Registry.MustRegister(peers)
+	features := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "etcd_server_feature_enabled", Help: "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+	}, []string{"name", "stage"})
+	for name, stage := range features37 {
+		features.WithLabelValues(name, stage).Set(bit(stage == "BETA"))
+	}
+	m.Registry.MustRegister(features)
+}
+
+// features37 are etcd 3.7's feature gates and their stages. Those that are on
+// by default there describe what limpet always does.
+var features37 = map[string]string{
+	"StopGRPCServiceOnDefrag": "ALPHA", "InitialCorruptCheck": "ALPHA", "CompactHashCheck": "ALPHA",
+	"TxnModeWriteWithSharedBuffer": "BETA", "LeaseCheckpoint": "ALPHA", "LeaseCheckpointPersist": "ALPHA",
+	"SetMemberLocalAddr": "ALPHA", "FastLeaseKeepAlive": "BETA", "PriorityRequest": "ALPHA",
 }
 
 type figure struct {
