@@ -42,12 +42,18 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 	return resp, nil
 }
 
-// read answers r from the newest state. A compaction may pass between taking
-// the view and reading it; a request that named no revision then looks again.
+// read answers r.
 func (k *kvServer) read(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	return newest(k.s, func(v sqlstore.View) (*pb.RangeResponse, error) { return txn.Range(v, r) })
+}
+
+// newest answers from the newest state. When a compaction passes the view
+// while it is read, the reader asked for nothing old and may look again.
+func newest[Resp any](s *Server, read func(sqlstore.View) (Resp, error)) (Resp, error) {
 	for {
-		resp, err := txn.Range(k.s.cfg.Store.View(), r)
-		if !errors.Is(err, txn.ErrCompacted) || r.Revision > 0 {
+		v := s.cfg.Store.View()
+		resp, err := read(v)
+		if !errors.Is(err, txn.ErrCompacted) || v.Rev() >= s.cfg.Store.Floor() {
 			return resp, err
 		}
 	}
@@ -178,7 +184,7 @@ func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 			return nil, wireError(err)
 		}
 	}
-	resp, err := txn.ReadTxn(k.s.cfg.Store.View(), r)
+	resp, err := newest(k.s, func(v sqlstore.View) (*pb.TxnResponse, error) { return txn.ReadTxn(v, r) })
 	if err != nil {
 		return nil, wireError(err)
 	}

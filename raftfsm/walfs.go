@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
@@ -24,6 +25,8 @@ const (
 	// zeroSync is how much of it is synced at a time, so that a slow card is
 	// never busy with it for long.
 	zeroSync = 256 << 10
+	// fast is the time in which a busy log fills a segment.
+	fast = 5 * time.Second
 )
 
 // walFS is raft-wal's file system, with segments that are written to before
@@ -34,15 +37,18 @@ const (
 // bytes (bench/, row idle).
 //
 // The zeros are written beforehand, in the background, into a spare that
-// becomes the next segment by a rename.
+// becomes the next segment by a rename. While segments fill within seconds the
+// spare is only reserved: entries then carry many requests, which share the
+// journal's cost, and the zeros would double what must be written.
 type walFS struct {
 	*fs.FS
 	dir  string
 	size uint64
 
-	// mu guards preparing.
+	// mu guards the fields below.
 	mu        sync.Mutex
 	preparing chan struct{} // closed when the spare under way is done; nil if none is
+	created   time.Time     // when the newest segment was
 }
 
 func newWALFS(dir string, size uint64) *walFS {
@@ -94,12 +100,17 @@ func (w *walFS) takeSpare(path string) bool {
 func (w *walFS) prepare(path string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	fill := writeZeros
+	if time.Since(w.created) < fast {
+		fill = reserve
+	}
+	w.created = time.Now()
 	done := make(chan struct{})
 	w.preparing = done
 	// Owner: walFS; ends when the spare is written. close waits for it.
 	go func() {
 		defer close(done)
-		if err := writeZeros(path, w.size); err != nil {
+		if err := fill(path, w.size); err != nil {
 			_ = os.Remove(path) // Create will try again and report
 		}
 	}()
@@ -159,6 +170,20 @@ func writeZeros(path string, size uint64) (err error) {
 		}
 	}
 	return f.Sync()
+}
+
+// reserve makes path a file of size bytes that read as zeros, without writing
+// them. Where the file system cannot, it writes them.
+func reserve(path string, size uint64) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, int64(size))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return writeZeros(path, size)
+	}
+	return nil
 }
 
 func syncDir(path string) error {

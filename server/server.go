@@ -35,6 +35,10 @@ const (
 	// stopPatience is how long requests under way get to finish when the
 	// member stops.
 	stopPatience = 500 * time.Millisecond
+	// streamWindow and connWindow bound the bytes that a client may send ahead
+	// of being read.
+	streamWindow = 512 << 10
+	connWindow   = 2 << 20
 	// streamWorkers is the number of goroutines kept for handlers.
 	streamWorkers = 128
 	// grpcOverhead is what a gRPC message may have beyond max-request-bytes.
@@ -212,6 +216,11 @@ func (s *Server) buildGRPC() {
 		// Handlers run on goroutines that are kept, with stacks already grown;
 		// streams that last take goroutines of their own.
 		grpc.NumStreamWorkers(streamWorkers),
+		// Fixed windows turn off grpc's bandwidth estimation, which answers each
+		// request's data with a ping of its own: a write, a read and two
+		// wake-ups more on both sides. A request fits a few windows.
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+grpcOverhead),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(s.cfg.MaxStreams),

@@ -28,7 +28,7 @@ var (
 // ascending, etcd's 17-byte revision key (18 with the tombstone's t) and the
 // marshalled mvccpb.KeyValue (etcd kvHasher.WriteKeyValue).
 func (s *Store) HashKV(ctx context.Context, rev int64) (Hash, error) {
-	began := time.Now()
+	began, asked := time.Now(), rev
 	if rev == 0 {
 		rev = s.Rev()
 	}
@@ -64,7 +64,7 @@ func (s *Store) HashKV(ctx context.Context, rev int64) (Hash, error) {
 	}
 	if s.Floor() != floor {
 		// A compaction came between: its rows may be half gone.
-		return s.HashKV(ctx, max(rev, s.Floor()))
+		return s.HashKV(ctx, asked)
 	}
 	if s.cfg.Observe.Hash != nil {
 		s.cfg.Observe.Hash(time.Since(began))

@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Path string // the SQLite file; its folder must exist
 
-	FlushBytes  int64         // flush when this much waits; 1 MiB
+	FlushBytes  int64         // flush when this much waits; 2 MiB
 	FlushAge    time.Duration // flush when the oldest change is this old; 10 s
 	MaxPending  int64         // bytes that may wait; beyond it apply blocks; 32 MiB
 	TailBytes   int64         // recent history kept in memory; 2 MiB
@@ -44,7 +44,7 @@ func (c Config) withDefaults() Config {
 			*p = v
 		}
 	}
-	def(&c.FlushBytes, 1<<20)
+	def(&c.FlushBytes, 2<<20)
 	def(&c.MaxPending, 32<<20)
 	def(&c.TailBytes, 2<<20)
 	def(&c.CacheBytes, 16<<20)

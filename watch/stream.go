@@ -357,7 +357,10 @@ func (s *Stream) pull(w *watcher, revs []int64) (Response, bool) {
 			}
 			break
 		}
-		resp.Events, bytes = s.collect(w, c, resp.Events, bytes)
+		var err error
+		if resp.Events, bytes, err = s.collect(w, c, resp.Events, bytes); err != nil {
+			return s.broken(w, err)
+		}
 		resp.Rev = c.Rev
 	}
 	return s.finish(w, resp)
@@ -396,13 +399,13 @@ func (s *Stream) catchUp(w *watcher) (Response, bool) {
 		return Response{ID: w.id, Canceled: true, Floor: s.hub.source.Floor()}, true
 	}
 	if err != nil {
-		// The disk: end this watcher rather than skip events.
-		s.forget(w)
-		return Response{ID: w.id, Canceled: true, Err: err}, true
+		return s.broken(w, err)
 	}
 	resp := Response{ID: w.id, Rev: through, Fragment: w.req.Fragment}
 	for _, c := range commits {
-		resp.Events, _ = s.collect(w, c, resp.Events, 0)
+		if resp.Events, _, err = s.collect(w, c, resp.Events, 0); err != nil {
+			return s.broken(w, err)
+		}
 	}
 	s.mu.Lock()
 	w.min = through + 1
@@ -413,7 +416,14 @@ func (s *Stream) catchUp(w *watcher) (Response, bool) {
 	return s.finish(w, resp)
 }
 
-func (s *Stream) collect(w *watcher, c *sqlstore.Commit, events []Event, bytes int) ([]Event, int) {
+// broken ends a watcher because the disk cannot be read: better than an event
+// left out, or one without the version before.
+func (s *Stream) broken(w *watcher, err error) (Response, bool) {
+	s.forget(w)
+	return Response{ID: w.id, Canceled: true, Err: err}, true
+}
+
+func (s *Stream) collect(w *watcher, c *sqlstore.Commit, events []Event, bytes int) ([]Event, int, error) {
 	for i := range c.Rows {
 		row := &c.Rows[i]
 		if !w.wants(row) {
@@ -422,12 +432,15 @@ func (s *Stream) collect(w *watcher, c *sqlstore.Commit, events []Event, bytes i
 		ev := Event{Row: row}
 		if w.req.PrevKV && row.Create != c.Rev {
 			// Absent when it is compacted already, as in etcd.
-			ev.Prev, _ = s.hub.source.Previous(row.Key, c.Rev)
+			var err error
+			if ev.Prev, err = s.hub.source.Previous(row.Key, c.Rev); err != nil {
+				return nil, 0, err
+			}
 		}
 		events = append(events, ev)
 		bytes += len(row.Key) + len(row.Value)
 	}
-	return events, bytes
+	return events, bytes, nil
 }
 
 func (s *Stream) finish(w *watcher, resp Response) (Response, bool) {
