@@ -1,0 +1,309 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	readyLine     = "ready to serve client requests"
+	readyDeadline = 60 * time.Second
+	tailLines     = 25
+)
+
+// Server is a one-member server: one data directory, two addresses, and at most one process.
+type Server struct {
+	Kind    Kind
+	Name    string
+	DataDir string
+	Client  string // host:port
+	Peer    string // host:port
+	Log     *Log
+
+	t     testing.TB
+	bare  bool // extra is the whole command line
+	extra []string
+	env   []string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed once cmd was waited for
+}
+
+// Option changes a Server before its first start.
+type Option func(*Server)
+
+// Flags adds flags behind the usual ones, on every start.
+func Flags(flags ...string) Option { return func(s *Server) { s.extra = append(s.extra, flags...) } }
+
+// Env adds variables NAME=value to the child's otherwise inherited environment.
+func Env(vars ...string) Option { return func(s *Server) { s.env = append(s.env, vars...) } }
+
+// Bare starts the server with these flags and variables alone, without the usual ones.
+func Bare(flags, vars []string) Option {
+	return func(s *Server) { s.bare, s.extra, s.env = true, flags, vars }
+}
+
+// New prepares a server of kind with a fresh data directory and fresh ports, not yet started.
+// It ends with the test; if the test failed, the end of its log is printed.
+func New(t testing.TB, kind Kind, options ...Option) *Server {
+	t.Helper()
+	s := &Server{
+		Kind:    kind,
+		Name:    "m1",
+		DataDir: filepath.Join(t.TempDir(), "data"),
+		Client:  FreeAddr(t),
+		Peer:    FreeAddr(t),
+		Log:     newLog(),
+		t:       t,
+	}
+	for _, o := range options {
+		o(s)
+	}
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("end of the log of %s at %s:\n%s", s.Kind, s.Client, s.Log.Tail(tailLines))
+		}
+	})
+	return s
+}
+
+// Start is New and Run: a server that answers.
+func Start(t testing.TB, kind Kind, options ...Option) *Server {
+	t.Helper()
+	s := New(t, kind, options...)
+	s.Run()
+	return s
+}
+
+// ClientURL is where clients find the server.
+func (s *Server) ClientURL() string { return "http://" + s.Client }
+
+// PeerURL is where other members would find it.
+func (s *Server) PeerURL() string { return "http://" + s.Peer }
+
+// Flags gives the command line the server is started with, sub-command included.
+func (s *Server) Flags() []string {
+	if s.bare {
+		return append([]string{"server"}, s.extra...)
+	}
+	flags := []string{
+		"--name=" + s.Name,
+		"--data-dir=" + s.DataDir,
+		"--listen-client-urls=" + s.ClientURL(),
+		"--advertise-client-urls=" + s.ClientURL(),
+		"--listen-peer-urls=" + s.PeerURL(),
+		"--initial-advertise-peer-urls=" + s.PeerURL(),
+		"--initial-cluster=" + s.Name + "=" + s.PeerURL(),
+	}
+	if s.Kind == Limpet {
+		flags = append([]string{"server"}, flags...)
+	}
+	return append(flags, s.extra...)
+}
+
+// Run starts the process and returns once it serves; the test fails if it does not.
+func (s *Server) Run() {
+	s.t.Helper()
+	s.Launch()
+	if err := s.Ready(); err != nil {
+		s.t.Fatalf("%s at %s is not ready: %v", s.Kind, s.Client, err)
+	}
+}
+
+// Ready waits until the launched process serves, or tells why it does not.
+func (s *Server) Ready() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), readyDeadline, errors.New("deadline for readiness"))
+	defer cancel()
+	return s.waitReady(ctx)
+}
+
+// Launch starts the process and does not wait for it to serve.
+func (s *Server) Launch() {
+	s.t.Helper()
+	if s.Alive() {
+		s.t.Fatalf("%s at %s runs already", s.Kind, s.Client)
+	}
+	cmd := exec.Command(Binary(s.t, s.Kind), s.Flags()...)
+	cmd.Env = append(cleanEnv(), s.env...)
+	cmd.Stdout, cmd.Stderr = s.Log, s.Log
+	cmd.SysProcAttr = childAttr()
+	s.Log.mark(strings.Join(cmd.Args, " "))
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("start %s: %v", cmd, err)
+	}
+	ended := make(chan struct{})
+	// Owned by this process's run; ends when the child does.
+	go func() {
+		cmd.Wait()
+		close(ended)
+	}()
+	s.cmd, s.ended = cmd, ended
+}
+
+// cleanEnv is the test's environment without the variables that would configure a server.
+func cleanEnv() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "ETCD_") && !strings.HasPrefix(v, "LIMPET_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// waitReady waits for the log line and then for /readyz, or for the process to end.
+func (s *Server) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := s.ended
+	// Ends with ctx at the latest, which this function cancels on its way out.
+	go func() {
+		select {
+		case <-ended:
+			cancel(errors.New("the process ended"))
+		case <-ctx.Done():
+		}
+	}()
+	if err := s.Log.Wait(ctx, readyLine); err != nil {
+		return err
+	}
+	return Eventually(ctx, 20*time.Millisecond, func() error { return s.probe(ctx) })
+}
+
+func (s *Server) probe(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ClientURL()+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	// 503 is an answer too: a restart under a CORRUPT alarm is never "ready" in that sense.
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
+		return fmt.Errorf("/readyz answered %s", resp.Status)
+	}
+	return nil
+}
+
+// Alive tells whether the process runs.
+func (s *Server) Alive() bool {
+	if s.cmd == nil {
+		return false
+	}
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// PID is the process's id.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
+// Kill ends the process with SIGKILL and waits for its end.
+func (s *Server) Kill() {
+	s.t.Helper()
+	if !s.Alive() {
+		s.t.Fatalf("%s at %s was to be killed and is dead already", s.Kind, s.Client)
+	}
+	s.kill()
+}
+
+func (s *Server) kill() {
+	if s.Alive() {
+		s.cmd.Process.Kill()
+		<-s.ended
+	}
+}
+
+// Exit says how a process ended.
+type Exit struct {
+	Code   int            // -1 if a signal ended it
+	Signal syscall.Signal // that signal
+	Took   time.Duration
+}
+
+// Clean tells whether the program ended as it does after SIGTERM: limpet with 0; etcd raises the
+// signal again for itself.
+func (e Exit) Clean(kind Kind) bool {
+	return e.Code == 0 || kind == Etcd && e.Signal == syscall.SIGTERM
+}
+
+// Terminate sends SIGTERM and waits for the end, at most for deadline.
+func (s *Server) Terminate(deadline time.Duration) Exit {
+	s.t.Helper()
+	start := time.Now()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Fatalf("SIGTERM to %s at %s: %v", s.Kind, s.Client, err)
+	}
+	return s.WaitExit(start, deadline)
+}
+
+// WaitExit waits for the process to end by itself, at most until deadline after start.
+func (s *Server) WaitExit(start time.Time, deadline time.Duration) Exit {
+	s.t.Helper()
+	timer := time.NewTimer(time.Until(start.Add(deadline)))
+	defer timer.Stop()
+	select {
+	case <-s.ended:
+	case <-timer.C:
+		s.t.Fatalf("%s at %s still runs after %v", s.Kind, s.Client, deadline)
+	}
+	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	exit := Exit{Code: s.cmd.ProcessState.ExitCode(), Took: time.Since(start)}
+	if status.Signaled() {
+		exit.Signal = status.Signal()
+	}
+	return exit
+}
+
+// RSS is the process's resident memory in bytes.
+func (s *Server) RSS() int64 {
+	s.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
+	if err != nil {
+		s.t.Fatalf("read memory of %s: %v", s.Kind, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				s.t.Fatalf("read %q: %v", line, err)
+			}
+			return kib << 10
+		}
+	}
+	s.t.Fatalf("no VmRSS in the status of %s", s.Kind)
+	return 0
+}
+
+// Eventually calls check until it returns nil, pausing in between, and gives up when ctx ends;
+// the last answer of check is then part of the error.
+func Eventually(ctx context.Context, pause time.Duration, check func() error) error {
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
+		}
+	}
+}

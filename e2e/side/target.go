@@ -1,0 +1,100 @@
+package side
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"limpet/e2e/proc"
+)
+
+// stepDeadline ends every request and every wait for a watch response.
+const stepDeadline = 20 * time.Second
+
+// Target is one of the two servers, with its connection, its names and its open watch streams.
+type Target struct {
+	Label  string
+	Server *proc.Server
+	Conn   *grpc.ClientConn
+	Names  *Names
+
+	mu      sync.Mutex // guards streams
+	streams map[int]*watchStream
+}
+
+// NewTarget connects to a running server and learns its names. It ends with the test.
+func NewTarget(t testing.TB, label string, server *proc.Server) *Target {
+	t.Helper()
+	target := &Target{Label: label, Server: server, Names: NewNames(), streams: map[int]*watchStream{}}
+	target.Connect(t)
+	t.Cleanup(target.Disconnect)
+	return target
+}
+
+// Connect dials the server, again if need be, and learns the names it uses.
+func (t *Target) Connect(tb testing.TB) {
+	tb.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+t.Server.Client,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.WaitForReady(true)),
+		grpc.WithDisableRetry())
+	if err != nil {
+		tb.Fatalf("connect to %s: %v", t.Label, err)
+	}
+	t.Conn = conn
+	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
+	defer cancel()
+	status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		tb.Fatalf("first Status of %s: %v", t.Label, err)
+	}
+	t.Names.BindText("http://client", t.Server.ClientURL())
+	t.Names.BindText("http://peer", t.Server.PeerURL())
+	t.Names.Bind(NeutralCluster, status.Header.ClusterId)
+	t.Names.Bind(NeutralMember, status.Header.MemberId)
+}
+
+// Disconnect ends all streams and the connection.
+func (t *Target) Disconnect() {
+	t.mu.Lock()
+	streams := t.streams
+	t.streams = map[int]*watchStream{}
+	t.mu.Unlock()
+	for _, s := range streams {
+		s.close()
+	}
+	t.Conn.Close()
+}
+
+func (t *Target) stream(handle int) (*watchStream, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.streams[handle]
+	if s == nil {
+		return nil, fmt.Errorf("no watch stream %d", handle)
+	}
+	return s, nil
+}
+
+func (t *Target) setStream(handle int, s *watchStream) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.streams[handle] = s
+}
+
+func (t *Target) dropStream(handle int) {
+	t.mu.Lock()
+	s := t.streams[handle]
+	delete(t.streams, handle)
+	t.mu.Unlock()
+	if s != nil {
+		s.close()
+	}
+}
