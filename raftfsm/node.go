@@ -154,14 +154,9 @@ func (n *Node) start() error {
 	conf.NoLegacyTelemetry = true
 
 	snaps := &manifestStore{dir: n.cfg.Dir, store: n.cfg.Store}
-	last, err := n.logs.LastIndex()
+	last, err := n.checkDisk(snaps)
 	if err != nil {
 		return err
-	}
-	if applied := n.cfg.Store.Applied(); applied > last {
-		// What SQLite holds was in the log, synced, before: the log was lost.
-		// Beginning a new one would skip its first entries as applied (I6).
-		return fmt.Errorf("the raft log in %s ends at index %d, but the database holds index %d: the log was removed or is damaged; restore the folder, or start with an empty data directory", n.cfg.Dir, last, applied)
 	}
 	if n.cfg.Bootstrap && last == 0 {
 		err := raft.BootstrapCluster(conf, n.logs, n.logs, snaps, n.transport, raft.Configuration{
@@ -183,6 +178,36 @@ func (n *Node) start() error {
 		n.transport.kick(conf.LocalID)
 	}
 	return nil
+}
+
+// checkDisk makes sure that log and database belong together, and returns the
+// last index of the log.
+func (n *Node) checkDisk(snaps *manifestStore) (last uint64, err error) {
+	first, err := n.logs.FirstIndex()
+	if err != nil {
+		return 0, err
+	}
+	if last, err = n.logs.LastIndex(); err != nil {
+		return 0, err
+	}
+	metas, err := snaps.List()
+	if err != nil {
+		return 0, err
+	}
+	trimmed := max(first, 1) - 1 // newest index that is not in the log any more
+	if len(metas) > 0 {
+		trimmed = max(trimmed, metas[0].Index) // raft does not look further back
+	}
+	applied := n.cfg.Store.Applied()
+	switch {
+	case applied > last:
+		// What SQLite holds was in the log, synced, before: the log was lost.
+		// Beginning a new one would skip its first entries as applied (I6).
+		return 0, fmt.Errorf("the raft log in %s ends at index %d, but the database holds index %d: the log was removed or is damaged; restore the folder, or start with an empty data directory", n.cfg.Dir, last, applied)
+	case applied < trimmed:
+		return 0, fmt.Errorf("the database holds index %d, but the raft log in %s was trimmed up to index %d: the database was removed or replaced by an older one; restore it, or start with an empty data directory", applied, n.cfg.Dir, trimmed)
+	}
+	return last, nil
 }
 
 func serverID(member uint64) raft.ServerID { return raft.ServerID(strconv.FormatUint(member, 16)) }
