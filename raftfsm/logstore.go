@@ -47,7 +47,7 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 		return nil, err
 	}
 	vfs := newWALFS(dir, segmentBytes)
-	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, vfs)))
+	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, vfs)), wal.WithMetaStore(&metaStore{}))
 	if err != nil {
 		vfs.close()
 		return nil, fmt.Errorf("open the log in %s: %w", dir, err)

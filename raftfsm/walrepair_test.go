@@ -1,0 +1,218 @@
+package raftfsm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+)
+
+// smallSegment makes rotation come after a few entries.
+const smallSegment = 4096
+
+// openSmall opens a log of small segments, repairing as the product does.
+func openSmall(t *testing.T, dir string) *wal.WAL {
+	t.Helper()
+	w, err := wal.Open(dir, wal.WithSegmentSize(smallSegment),
+		wal.WithSegmentFiler(segment.NewFiler(dir, newWALFS(dir, smallSegment))), wal.WithMetaStore(&metaStore{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+func entry(index uint64) *raft.Log {
+	return &raft.Log{Index: index, Term: 1, Data: make([]byte, 500)}
+}
+
+func mustStore(t *testing.T, w *wal.WAL, from, to uint64) {
+	t.Helper()
+	for i := from; i <= to; i++ {
+		if err := w.StoreLog(entry(i)); err != nil {
+			t.Fatalf("store %d: %v", i, err)
+		}
+	}
+}
+
+func mustHold(t *testing.T, w *wal.WAL, first, last uint64) {
+	t.Helper()
+	f, _ := w.FirstIndex()
+	l, _ := w.LastIndex()
+	if f != first || l != last {
+		t.Fatalf("the log holds [%d, %d], want [%d, %d]", f, l, first, last)
+	}
+	for i := first; i <= last; i++ {
+		var log raft.Log
+		if err := w.GetLog(i, &log); err != nil || log.Index != i || len(log.Data) != 500 {
+			t.Fatalf("entry %d: got index %d, %d bytes, %v", i, log.Index, len(log.Data), err)
+		}
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sealedByCrash makes a folder as a crash leaves it between sealing the tail
+// and noting the rotation, and returns the last index in it.
+func sealedByCrash(t *testing.T) (dir string, last uint64) {
+	t.Helper()
+	from := t.TempDir()
+	w := openSmall(t, from)
+	before := filepath.Join(t.TempDir(), "meta")
+	for last = 1; ; last++ {
+		copyFile(t, filepath.Join(from, "wal-meta.db"), before)
+		mustStore(t, w, last, last)
+		if scanFile(t, filepath.Join(from, segment.FileName(types.SegmentInfo{BaseIndex: 1}))).indexStart != 0 {
+			break
+		}
+		if last > 100 {
+			t.Fatal("the log does not rotate")
+		}
+	}
+	// The rotation runs behind the append: Close waits for it.
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	copyFile(t, before, filepath.Join(dir, "wal-meta.db"))
+	first := types.SegmentInfo{ID: 0, BaseIndex: 1}
+	copyFile(t, filepath.Join(from, segment.FileName(first)), filepath.Join(dir, segment.FileName(first)))
+	return dir, last
+}
+
+// TestCrashBetweenSealAndRotation: raft-wal alone refuses every further append
+// to such a log; a member killed there would never serve again.
+func TestCrashBetweenSealAndRotation(t *testing.T) {
+	dir, last := sealedByCrash(t)
+	plain := t.TempDir()
+	for _, name := range []string{"wal-meta.db", segment.FileName(types.SegmentInfo{BaseIndex: 1})} {
+		copyFile(t, filepath.Join(dir, name), filepath.Join(plain, name))
+	}
+	unrepaired, err := wal.Open(plain, wal.WithSegmentSize(smallSegment))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unrepaired.StoreLog(entry(last + 1)); !errors.Is(err, wal.ErrSealed) {
+		t.Fatalf("raft-wal without the repair: got %v, want %v: the state is not the one to test, or raft-wal was mended", err, wal.ErrSealed)
+	}
+	_ = unrepaired.Close()
+
+	w := openSmall(t, dir)
+	mustHold(t, w, 1, last)
+	mustStore(t, w, last+1, last+20)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustHold(t, openSmall(t, dir), 1, last+20)
+}
+
+// TestTornTail: whatever a crash makes of the last record, the log opens with
+// all records before it, and goes on.
+func TestTornTail(t *testing.T) {
+	for name, tear := range map[string]func(data []byte, from, to int){
+		"nothing arrived":       func(d []byte, from, to int) { clear(d[from:to]) },
+		"the end is missing":    func(d []byte, from, to int) { clear(d[from+(to-from)/2 : to]) },
+		"the start is missing":  func(d []byte, from, to int) { clear(d[from : from+(to-from)/2]) },
+		"the middle is garbage": func(d []byte, from, to int) { copy(d[from+100:], "garbage") },
+		"the commit is missing": func(d []byte, _, to int) { clear(d[to-frameHeader : to]) },
+		"an unknown frame type": func(d []byte, from, _ int) { d[from] = 0x7f },
+		"a length beyond all":   func(d []byte, from, _ int) { copy(d[from+4:], "\xff\xff\xff\x7f") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := openSmall(t, dir)
+			mustStore(t, w, 1, 3)
+			path := filepath.Join(dir, segment.FileName(types.SegmentInfo{BaseIndex: 1}))
+			before := scanFile(t, path)
+			mustStore(t, w, 4, 4)
+			after := scanFile(t, path)
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			data, _ := os.ReadFile(path)
+			tear(data, before.end, after.end)
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w = openSmall(t, dir)
+			mustHold(t, w, 1, 3)
+			mustStore(t, w, 4, 30)
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			mustHold(t, openSmall(t, dir), 1, 30)
+		})
+	}
+}
+
+// TestTornSeal: the record that would have sealed the segment was torn. The
+// segment is not sealed, and rotates when the record comes again.
+func TestTornSeal(t *testing.T) {
+	dir, last := sealedByCrash(t)
+	path := filepath.Join(dir, segment.FileName(types.SegmentInfo{BaseIndex: 1}))
+	data, _ := os.ReadFile(path)
+	sealed := scanFile(t, path)
+	clear(data[sealed.end-frameHeader : sealed.end]) // the commit never arrived
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := openSmall(t, dir)
+	mustHold(t, w, 1, last-1)
+	mustStore(t, w, last, last+20)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustHold(t, openSmall(t, dir), 1, last+20)
+}
+
+// TestDamageBeforeTheTail: records that were acknowledged are not dropped in
+// silence.
+func TestDamageBeforeTheTail(t *testing.T) {
+	dir := t.TempDir()
+	w := openSmall(t, dir)
+	mustStore(t, w, 1, 4)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, segment.FileName(types.SegmentInfo{BaseIndex: 1}))
+	data, _ := os.ReadFile(path)
+	data[segmentHeader+200] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := wal.Open(dir, wal.WithSegmentSize(smallSegment), wal.WithMetaStore(&metaStore{}))
+	if err == nil {
+		t.Fatal("a log with a flipped bit in an acknowledged record was opened")
+	}
+	now, _ := os.ReadFile(path)
+	if string(now) != string(data) {
+		t.Fatal("the damaged file was changed")
+	}
+}
+
+func scanFile(t *testing.T, path string) tailState {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail, err := scanTail(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tail
+}
