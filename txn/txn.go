@@ -58,6 +58,12 @@ func ReadTxn(view sqlstore.View, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 		return nil, readError(err)
 	}
 	resp := &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: view.Rev()}, Succeeded: p.succeeded}
+	floor := view.Store().Floor()
+	for _, op := range p.ops(r) {
+		if err := checkRange(op.GetRequestRange(), view.Rev(), floor); err != nil {
+			return nil, err
+		}
+	}
 	for _, op := range p.ops(r) {
 		rr, err := Range(view, op.GetRequestRange())
 		if err != nil {
@@ -85,7 +91,7 @@ func (st *State) check(r *pb.TxnRequest, p path, changes *int) error {
 		var err error
 		switch o := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
-			err = st.checkRange(o.RequestRange)
+			err = checkRange(o.RequestRange, st.kv.Base(), st.kv.Floor())
 		case *pb.RequestOp_RequestPut:
 			*changes++
 			err = st.checkPut(o.RequestPut)
@@ -104,16 +110,16 @@ func (st *State) check(r *pb.TxnRequest, p path, changes *int) error {
 	return nil
 }
 
-// checkRange refuses revisions that cannot be read. Unlike a range of its own,
-// one within a transaction refuses negative revisions, too, once anything was
-// compacted (etcd checkRange).
-func (st *State) checkRange(r *pb.RangeRequest) error {
+// checkRange refuses revisions that cannot be read, rev being the newest.
+// Unlike a range of its own, one within a transaction does not take a negative
+// revision for the newest (etcd checkRange).
+func checkRange(r *pb.RangeRequest, rev, floor int64) error {
 	switch {
 	case r.Revision == 0:
 		return nil
-	case r.Revision > st.kv.Base():
+	case r.Revision > rev:
 		return ErrFutureRev
-	case r.Revision < st.kv.Floor():
+	case r.Revision < floor:
 		return ErrCompacted
 	}
 	return nil
