@@ -25,7 +25,7 @@ func envNames(flag string) []string {
 type setting struct {
 	flag  cli.Flag
 	name  string
-	apply func(c *cli.Context, cfg *server.Config)
+	apply func(c *cli.Context, cfg *server.Config) error
 }
 
 func text(name, category, usage string, get func(*server.Config) *string) setting {
@@ -33,7 +33,7 @@ func text(name, category, usage string, get func(*server.Config) *string) settin
 	return setting{
 		flag:  &cli.StringFlag{Name: name, Category: category, Usage: usage, Value: *get(&def), EnvVars: envNames(name)},
 		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = c.String(name) },
+		apply: func(c *cli.Context, cfg *server.Config) error { *get(cfg) = c.String(name); return nil },
 	}
 }
 
@@ -42,7 +42,7 @@ func urls(name, category, usage string, get func(*server.Config) *[]string) sett
 	return setting{
 		flag:  &cli.StringFlag{Name: name, Category: category, Usage: usage + "; comma-separated", Value: strings.Join(*get(&def), ","), EnvVars: envNames(name)},
 		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = splitList(c.String(name)) },
+		apply: func(c *cli.Context, cfg *server.Config) error { *get(cfg) = splitList(c.String(name)); return nil },
 	}
 }
 
@@ -59,9 +59,18 @@ func splitList(s string) []string {
 func number[T ~int | ~int64 | ~uint32 | ~uint64](name, category, usage string, get func(*server.Config) *T) setting {
 	def := server.DefaultConfig()
 	return setting{
-		flag:  &cli.Int64Flag{Name: name, Category: category, Usage: usage, Value: int64(*get(&def)), EnvVars: envNames(name)},
-		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = T(c.Int64(name)) },
+		flag: &cli.Int64Flag{Name: name, Category: category, Usage: usage, Value: int64(*get(&def)), EnvVars: envNames(name)},
+		name: name,
+		apply: func(c *cli.Context, cfg *server.Config) error {
+			v := c.Int64(name)
+			n := T(v)
+			unsigned := n-n-1 > 0
+			if int64(n) != v || unsigned && v < 0 {
+				return badValue(name, fmt.Sprint(v), "a number that fits; see limpet server --help for the default")
+			}
+			*get(cfg) = n
+			return nil
+		},
 	}
 }
 
@@ -69,9 +78,12 @@ func number[T ~int | ~int64 | ~uint32 | ~uint64](name, category, usage string, g
 func millis(name, category, usage string, get func(*server.Config) *time.Duration) setting {
 	def := server.DefaultConfig()
 	return setting{
-		flag:  &cli.Int64Flag{Name: name, Category: category, Usage: usage + ", in milliseconds", Value: get(&def).Milliseconds(), EnvVars: envNames(name)},
-		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = time.Duration(c.Int64(name)) * time.Millisecond },
+		flag: &cli.Int64Flag{Name: name, Category: category, Usage: usage + ", in milliseconds", Value: get(&def).Milliseconds(), EnvVars: envNames(name)},
+		name: name,
+		apply: func(c *cli.Context, cfg *server.Config) error {
+			*get(cfg) = time.Duration(c.Int64(name)) * time.Millisecond
+			return nil
+		},
 	}
 }
 
@@ -80,7 +92,7 @@ func duration(name, category, usage string, get func(*server.Config) *time.Durat
 	return setting{
 		flag:  &cli.DurationFlag{Name: name, Category: category, Usage: usage, Value: *get(&def), EnvVars: envNames(name)},
 		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = c.Duration(name) },
+		apply: func(c *cli.Context, cfg *server.Config) error { *get(cfg) = c.Duration(name); return nil },
 	}
 }
 
@@ -89,7 +101,7 @@ func boolean(name, category, usage string, get func(*server.Config) *bool) setti
 	return setting{
 		flag:  &cli.BoolFlag{Name: name, Category: category, Usage: usage, Value: *get(&def), EnvVars: envNames(name)},
 		name:  name,
-		apply: func(c *cli.Context, cfg *server.Config) { *get(cfg) = c.Bool(name) },
+		apply: func(c *cli.Context, cfg *server.Config) error { *get(cfg) = c.Bool(name); return nil },
 	}
 }
 

@@ -39,7 +39,9 @@ func serverCommand(version string) *cli.Command {
 			}
 			cfg := server.DefaultConfig()
 			for _, s := range all {
-				s.apply(c, &cfg)
+				if err := s.apply(c, &cfg); err != nil {
+					return err
+				}
 			}
 			cfg.Version = version
 			log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))

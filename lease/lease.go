@@ -51,7 +51,7 @@ type Lessor struct {
 	// mu guards the fields below. Never held while revoking.
 	mu       sync.Mutex
 	leases   map[int64]*lease
-	queue    queue // by deadline; entries may be stale, their lease tells
+	queue    queue // those that wait for their time
 	leading  bool
 	revoking int
 
@@ -64,6 +64,8 @@ type lease struct {
 	ttl      int64     // seconds, as granted
 	deadline time.Time // meaningful while leading
 	revoking bool
+	look     time.Time // when the queue looks at it: at the deadline, or before if it was renewed
+	pos      int       // in the queue, -1 if it is not there
 }
 
 // New returns a Lessor that does nothing until Run.
@@ -78,7 +80,7 @@ func New(cfg Config) *Lessor {
 func (l *Lessor) Granted(id, ttl int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	le := &lease{id: id, ttl: ttl}
+	le := &lease{id: id, ttl: ttl, pos: -1}
 	l.leases[id] = le
 	if l.leading {
 		l.setDeadlineLocked(le, 0)
@@ -89,6 +91,9 @@ func (l *Lessor) Granted(id, ttl int64) {
 func (l *Lessor) Revoked(id int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if le := l.leases[id]; le != nil && le.pos >= 0 {
+		heap.Remove(&l.queue, le.pos)
+	}
 	delete(l.leases, id)
 }
 
@@ -97,7 +102,7 @@ func (l *Lessor) Lead() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leading = true
-	l.queue = nil
+	l.clearLocked()
 	for _, le := range l.leases {
 		le.revoking = false
 		l.setDeadlineLocked(le, l.cfg.Extend)
@@ -109,16 +114,28 @@ func (l *Lessor) Follow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leading = false
+	l.clearLocked()
+}
+
+func (l *Lessor) clearLocked() {
+	for _, le := range l.queue {
+		le.pos = -1
+	}
 	l.queue = nil
 }
 
 func (l *Lessor) setDeadlineLocked(le *lease, extend time.Duration) {
 	le.deadline = time.Now().Add(seconds(le.ttl) + extend)
-	heap.Push(&l.queue, queued{le.id, le.deadline})
+	l.enqueueLocked(le, le.deadline)
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (l *Lessor) enqueueLocked(le *lease, look time.Time) {
+	le.look = look
+	heap.Push(&l.queue, le)
 }
 
 // seconds converts without overflowing: etcd's longest lease is 285 years,
@@ -218,23 +235,20 @@ func (l *Lessor) expired() (due []int64, next time.Duration) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	for l.leading && len(l.queue) > 0 {
-		if wait := l.queue[0].at.Sub(now); wait > 0 {
+		if wait := l.queue[0].look.Sub(now); wait > 0 {
 			return due, wait
 		}
 		if l.revoking >= maxRevoking {
 			return due, time.Hour // a finished revocation wakes the loop
 		}
-		q := heap.Pop(&l.queue).(queued)
-		le := l.leases[q.id]
-		switch {
-		case le == nil || le.revoking:
-		case le.deadline.After(now): // renewed since
-			heap.Push(&l.queue, queued{le.id, le.deadline})
-		default:
-			le.revoking = true
-			l.revoking++
-			due = append(due, le.id)
+		le := heap.Pop(&l.queue).(*lease)
+		if le.deadline.After(now) { // renewed since
+			l.enqueueLocked(le, le.deadline)
+			continue
 		}
+		le.revoking = true
+		l.revoking++
+		due = append(due, le.id)
 	}
 	return due, time.Hour
 }
@@ -245,10 +259,10 @@ func (l *Lessor) revoke(ctx context.Context, id int64) {
 	defer l.mu.Unlock()
 	l.revoking--
 	le := l.leases[id]
-	if err != nil && le != nil && le.revoking {
+	if err != nil && le != nil && le.revoking && le.pos < 0 && l.leading {
 		l.cfg.Logger.Debug("an expired lease could not be revoked; trying again", "lease", id, "error", err)
 		le.revoking = false
-		heap.Push(&l.queue, queued{id, time.Now().Add(retryAfter)})
+		l.enqueueLocked(le, time.Now().Add(retryAfter))
 	}
 	select {
 	case l.wake <- struct{}{}:
@@ -256,20 +270,27 @@ func (l *Lessor) revoke(ctx context.Context, id int64) {
 	}
 }
 
-type queued struct {
-	id int64
-	at time.Time
-}
-
-type queue []queued
+// queue is a heap by look; each lease knows its place in it.
+type queue []*lease
 
 func (q queue) Len() int           { return len(q) }
-func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
-func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)        { *q = append(*q, x.(queued)) }
+func (q queue) Less(i, j int) bool { return q[i].look.Before(q[j].look) }
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].pos, q[j].pos = i, j
+}
+
+func (q *queue) Push(x any) {
+	le := x.(*lease)
+	le.pos = len(*q)
+	*q = append(*q, le)
+}
+
 func (q *queue) Pop() any {
 	old := *q
 	last := old[len(old)-1]
+	old[len(old)-1] = nil
 	*q = old[:len(old)-1]
+	last.pos = -1
 	return last
 }

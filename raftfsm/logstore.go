@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,13 +59,23 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 		return nil, err
 	}
 	if first > 0 {
-		// How the bytes spread over the entries is not known after a restart;
-		// the files' sizes bound the sum.
-		files, _ := filepath.Glob(filepath.Join(dir, "*.wal"))
-		l.written.Store(int64(len(files)) * segmentBytes)
-		l.samples = []sample{{first, 0}}
+		l.sampleFiles(dir, first)
 	}
 	return l, nil
+}
+
+// sampleFiles maps bytes to indexes after a restart: a segment's file name
+// carries the index of its first entry, its size bounds the bytes.
+func (l *logStore) sampleFiles(dir string, first uint64) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.wal")) // fails on a bad pattern only
+	slices.Sort(files)
+	for i, f := range files {
+		var base, id uint64
+		if n, _ := fmt.Sscanf(filepath.Base(f), "%020d-%016x.wal", &base, &id); n == 2 {
+			l.samples = append(l.samples, sample{max(base, first), int64(i) * segmentBytes})
+		}
+	}
+	l.written.Store(int64(len(files)) * segmentBytes)
 }
 
 // Close closes the log. Nobody may use it any more.
@@ -119,27 +130,30 @@ func (l *logStore) DeleteRange(from, to uint64) error {
 		l.mu.Unlock()
 		return l.WAL.DeleteRange(from, to)
 	}
-	to = min(to, l.trimPoint())
-	if to < from {
+	if to = l.trimPoint(to); to < from {
 		return nil
 	}
 	return l.WAL.DeleteRange(from, to)
 }
 
-// trimPoint is the highest index whose removal leaves keep bytes, and forgets
-// the samples below it.
-func (l *logStore) trimPoint() uint64 {
+// trimPoint is the highest index, at or below upTo, whose removal leaves keep
+// bytes; 0 if there is none. It forgets the samples below.
+func (l *logStore) trimPoint(upTo uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	total := l.written.Load()
-	i := 0
-	for i+1 < len(l.samples) && total-l.samples[i+1].total >= l.keep {
-		i++
+	most := uint64(0) // the newest sample that may go
+	for _, s := range l.samples {
+		if total-s.total >= l.keep {
+			most = s.index
+		}
 	}
-	if len(l.samples) == 0 {
-		return 0
+	to := min(upTo, most)
+	for len(l.samples) > 1 && l.samples[1].index <= to {
+		l.samples = l.samples[1:]
 	}
-	l.samples = l.samples[i:]
-	l.trimmed.Store(l.samples[0].total)
-	return l.samples[0].index
+	if len(l.samples) > 0 && l.samples[0].index <= to {
+		l.trimmed.Store(l.samples[0].total)
+	}
+	return to
 }

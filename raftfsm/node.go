@@ -65,6 +65,7 @@ type Node struct {
 	proposer  *proposer
 	transport *kickable
 
+	trimTried int64       // logs.written when trimming was last asked for; raft's main goroutine's
 	leading   atomic.Bool // leader, and an entry of this term is applied
 	reads     chan chan error
 	snapshot  chan struct{} // holds one: the log has grown
@@ -222,7 +223,9 @@ func signal(c chan struct{}) {
 // stored runs on raft's main goroutine after each write of the log.
 func (n *Node) stored() {
 	n.proposer.onStored()
-	if n.logs.size() > n.cfg.MaxLogBytes/2 {
+	written := n.logs.written.Load()
+	if n.logs.size() > n.cfg.MaxLogBytes/2 && written-n.trimTried >= n.cfg.MaxLogBytes/16 {
+		n.trimTried = written
 		signal(n.snapshot)
 	}
 }

@@ -62,7 +62,7 @@ func (w *walFS) Create(dir, name string, size uint64) (types.WritableFile, error
 		return nil, fmt.Errorf("create %s: %w", path, os.ErrExist)
 	}
 	spare := filepath.Join(w.dir, spareName)
-	if size != w.size || !w.takeSpare(spare) {
+	if ready := w.takeSpare(spare); !ready || size != w.size {
 		if err := writeZeros(spare, size); err != nil {
 			return nil, err
 		}

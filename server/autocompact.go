@@ -33,23 +33,18 @@ func (c *compactor) run(ctx context.Context) {
 }
 
 func (c *compactor) periodic(ctx context.Context) {
-	interval := min(c.keep.period, time.Hour) / samplesPerPeriod
-	retained := int(c.keep.period / interval)
-	var samples []int64
-	last := int64(0)
-	next := time.Now().Add(c.keep.period)
+	interval := max(min(c.keep.period, time.Hour)/samplesPerPeriod, time.Millisecond)
+	retained := int(c.keep.period/interval) + 1
+	samples := []int64{c.rev()}
+	last, since, wait := int64(0), time.Now(), c.keep.period
 	for c.sleep(ctx, interval) {
-		samples = append(samples, c.rev())
-		if len(samples) > retained {
-			samples = samples[len(samples)-retained:]
+		// samples[0] was current one period ago.
+		if rev := samples[0]; time.Since(since) >= wait && rev != last && c.do(ctx, rev) {
+			last, since, wait = rev, time.Now(), min(c.keep.period, time.Hour)
 		}
-		if time.Now().Before(next) || len(samples) < retained {
-			continue
+		if samples = append(samples, c.rev()); len(samples) > retained {
+			samples = samples[1:]
 		}
-		if rev := samples[0]; rev != last && c.do(ctx, rev) {
-			last = rev
-		}
-		next = time.Now().Add(min(c.keep.period, time.Hour))
 	}
 }
 

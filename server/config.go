@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"slices"
@@ -213,7 +214,7 @@ func parseRetention(mode, s string) (retention, error) {
 		return retention{revisions: n}, nil
 	case "periodic", "":
 		if n, err := parseInt(s); err == nil { // a bare number is hours
-			if n < 0 {
+			if n < 0 || n > math.MaxInt64/int64(time.Hour) {
 				return bad("hours, or a duration such as 30m")
 			}
 			return retention{period: time.Duration(n) * time.Hour}, nil

@@ -43,7 +43,10 @@ func (i identity) member() uint64  { return parseHex(i.MemberID) }
 func (i identity) cluster() uint64 { return parseHex(i.ClusterID) }
 
 func parseHex(s string) uint64 {
-	n, _ := strconv.ParseUint(s, 16, 64) // checked by readIdentity
+	n, err := strconv.ParseUint(s, 16, 64)
+	if err != nil {
+		return 0 // which readIdentity refuses
+	}
 	return n
 }
 

@@ -61,10 +61,14 @@ type splitter struct {
 	once       sync.Once
 	ls         []net.Listener
 	wg         sync.WaitGroup
+
+	// mu guards silent.
+	mu     sync.Mutex
+	silent map[net.Conn]struct{} // connections that have not shown what they speak
 }
 
 func newSplitter(ls []net.Listener, traffic *ops.Traffic) *splitter {
-	s := &splitter{traffic: traffic, quit: make(chan struct{}), ls: ls}
+	s := &splitter{traffic: traffic, quit: make(chan struct{}), ls: ls, silent: make(map[net.Conn]struct{})}
 	s.grpc, s.http = newBranch(s, ls[0].Addr()), newBranch(s, ls[0].Addr())
 	for _, l := range ls {
 		// Owner: the splitter; ends when close closes l.
@@ -77,8 +81,30 @@ func (s *splitter) close() {
 	s.once.Do(func() {
 		close(s.quit)
 		closeAll(s.ls)
+		s.mu.Lock()
+		for c := range s.silent {
+			_ = c.Close()
+		}
+		s.mu.Unlock()
 	})
 	s.wg.Wait()
+}
+
+// hush notes that c is silent, or no longer; false if the splitter is closing.
+func (s *splitter) hush(c net.Conn, silent bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !silent {
+		delete(s.silent, c)
+		return true
+	}
+	select {
+	case <-s.quit:
+		return false
+	default:
+	}
+	s.silent[c] = struct{}{}
+	return true
 }
 
 func (s *splitter) accept(l net.Listener) {
@@ -97,12 +123,17 @@ func (s *splitter) accept(l net.Listener) {
 			continue
 		}
 		// Owner: the splitter; ends with the first bytes, the deadline or quit.
-		go s.sort(c)
+		s.wg.Go(func() { s.sort(c) })
 	}
 }
 
 // sort reads until it is clear which protocol c speaks.
 func (s *splitter) sort(c net.Conn) {
+	if !s.hush(c, true) {
+		_ = c.Close()
+		return
+	}
+	defer s.hush(c, false)
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
 	head := make([]byte, 0, len(preface))
 	for len(head) < len(preface) && bytes.HasPrefix(preface, head) {

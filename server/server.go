@@ -67,6 +67,9 @@ type Server struct {
 	cancel context.CancelFunc // ends the background work
 	wg     sync.WaitGroup
 	failed chan error // a listener that died
+
+	stopOnce sync.Once
+	stopErr  error
 }
 
 // Start starts a member and returns once it serves. cfg must be valid. On
@@ -309,8 +312,13 @@ func (s *Server) serveHTTP(l net.Listener, h http.Handler) {
 func (s *Server) Failed() <-chan error { return s.failed }
 
 // Stop ends everything in the reverse order: streams are told, requests under
-// way get a moment, what is applied is flushed.
+// way get a moment, what is applied is flushed. It is safe to call twice.
 func (s *Server) Stop() error {
+	s.stopOnce.Do(func() { s.stopErr = s.stop() })
+	return s.stopErr
+}
+
+func (s *Server) stop() error {
 	if s.streams != nil {
 		s.streams.Stop()
 	}

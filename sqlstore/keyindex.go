@@ -161,11 +161,12 @@ func (x *keyIndex) detach(lease int64, key string) {
 //
 // The newest version at or below floor stays, for views at floor itself; if it
 // is a tombstone it stays only when it happened exactly at floor, where a watch
-// may still ask for it (etcd keyIndex.compact and its keep rule).
+// may still ask for it (etcd keyIndex.compact and its keep rule). Of a
+// transaction that changed the key twice at floor, all rows stay.
 func (x *keyIndex) prune(e *entry, floor int64, garbage []ID) (rest []ID, more bool) {
 	all := append(e.older(), e.head.mark())
 	keep := 0 // first index that stays
-	for keep+1 < len(all) && all[keep+1].id().Rev() <= floor {
+	for keep+1 < len(all) && all[keep+1].id().Rev() <= floor && all[keep].id().Rev() < floor {
 		keep++
 	}
 	if m := all[keep]; m.tombstone() && m.id().Rev() < floor {

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"cmp"
+
 	"go.etcd.io/etcd/pkg/v3/adt"
 
 	"limpet/sqlstore"
@@ -24,8 +26,9 @@ func newIndex() *index {
 }
 
 func interval(s sqlstore.Span) adt.Interval {
-	// An affine interval's empty end is the one that lies past all strings.
-	return adt.NewStringAffineInterval(s.Key, s.End)
+	// An affine interval's empty end lies past all strings, and so would an
+	// empty begin; no key is empty.
+	return adt.NewStringAffineInterval(cmp.Or(s.Key, "\x00"), s.End)
 }
 
 func (x *index) add(w *watcher) {

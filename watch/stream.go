@@ -103,21 +103,21 @@ func (s *Stream) Watch(ctx context.Context, req Request) error {
 		return err
 	}
 	rev := s.hub.source.Rev()
-	w, err := s.add(req)
+	w, err := s.add(req, rev)
 	if err != nil {
 		s.push(Response{ID: -1, Rev: rev, Created: true, Canceled: true, Err: err})
 		return nil
 	}
 	if req.Start == 0 {
 		// From now on: attach at once, at whatever now is.
-		s.attachNow(w)
+		s.attachNow(w, rev)
 	} else if !s.hub.attach(w) {
 		s.enqueue(w)
 	}
 	return nil
 }
 
-func (s *Stream) add(req Request) (*watcher, error) {
+func (s *Stream) add(req Request, rev int64) (*watcher, error) {
 	if span := req.Span; !span.Single && span.End != "" && span.End <= span.Key {
 		return nil, ErrEmptySpan
 	}
@@ -141,7 +141,7 @@ func (s *Stream) add(req Request) (*watcher, error) {
 	s.hub.all.Add(1)
 	s.hub.behind.Add(1)
 	// The answer is queued before the first event can be.
-	s.control = append(s.control, Response{ID: id, Rev: s.hub.source.Rev(), Created: true})
+	s.control = append(s.control, Response{ID: id, Rev: rev, Created: true})
 	signal(s.wake)
 	return w, nil
 }
@@ -151,8 +151,10 @@ func (s *Stream) takenLocked(id int64) bool {
 	return ended || s.watchers[id] != nil
 }
 
-// attachNow attaches a watcher that wants only what is to come.
-func (s *Stream) attachNow(w *watcher) {
+// attachNow attaches a watcher that wants only what comes after rev, the
+// revision it was told it was created at. That may be published and not yet
+// noted: it is not to come any more.
+func (s *Stream) attachNow(w *watcher, rev int64) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -161,7 +163,7 @@ func (s *Stream) attachNow(w *watcher) {
 	if w.gone {
 		return
 	}
-	w.min = h.notified.Load() + 1
+	w.min = max(h.notified.Load(), rev) + 1
 	h.attachLocked(w)
 }
 

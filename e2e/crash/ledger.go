@@ -216,7 +216,7 @@ func (l *Ledger) settleLocked(have map[string]*mvccpb.KeyValue, rev int64) {
 		if op.state != open {
 			continue
 		}
-		op.state = lost
+		op.state, op.rev = lost, rev
 		if len(op.Effects) > 0 && !slices.ContainsFunc(op.Effects, func(e Effect) bool { return !e.Deleted || have[e.Key] != nil }) {
 			op.state, op.rev = found, rev
 		}
@@ -284,14 +284,23 @@ func (l *Ledger) CheckHistory(h *History) []string {
 			wrong = append(wrong, fmt.Sprintf("revision %d holds %v: no op explains it", rev, got))
 			continue
 		}
-		op := unsure[key][0]
+		// Deletes have no value that would tell one from another of the same key: the found ones first.
+		i := max(0, slices.IndexFunc(unsure[key], func(op *Op) bool { return op.state == found }))
+		op := unsure[key][i]
 		if op.state == found && op.exact() && op.rev != rev {
 			wrong = append(wrong, fmt.Sprintf("op %d was found at %d and stands at %d", op.ID, op.rev, rev))
 		}
 		if op.state == lost {
-			wrong = append(wrong, fmt.Sprintf("op %d was not in the store after the crash and stands in the history at %d", op.ID, rev))
+			wrong = append(wrong, fmt.Sprintf("%s %d was not in the store after the crash, at %d, and stands in the history at %d", op.What, op.ID, op.rev, rev))
 		}
-		unsure[key] = unsure[key][1:]
+		unsure[key] = slices.Delete(unsure[key], i, i+1)
+	}
+	for _, ops := range unsure {
+		for _, op := range ops {
+			if op.state == found && op.rev >= h.first {
+				wrong = append(wrong, fmt.Sprintf("%s %d was found in the store after a crash, at or below %d, and is not in the history", op.What, op.ID, op.rev))
+			}
+		}
 	}
 	for rev, op := range byRev {
 		wrong = append(wrong, fmt.Sprintf("revision %d is not in the history: %s %d", rev, op.What, op.ID))

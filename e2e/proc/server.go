@@ -72,9 +72,24 @@ func New(t testing.TB, kind Kind, options ...Option) *Server {
 		s.kill()
 		if t.Failed() {
 			t.Logf("end of the log of %s at %s:\n%s", s.Kind, s.Client, s.Log.Tail(tailLines))
+			s.keep()
 		}
 	})
 	return s
+}
+
+// keep saves the data of a failed test's server below the folder that E2E_KEEP names.
+func (s *Server) keep() {
+	folder := os.Getenv("E2E_KEEP")
+	if folder == "" {
+		return
+	}
+	folder = filepath.Join(folder, strings.ReplaceAll(s.t.Name(), "/", "_"), string(s.Kind)+"-"+filepath.Base(filepath.Dir(s.DataDir)))
+	if err := os.CopyFS(folder, os.DirFS(s.DataDir)); err != nil {
+		s.t.Logf("keep %s: %v", s.DataDir, err)
+		return
+	}
+	s.t.Logf("data kept in %s", folder)
 }
 
 // Start is New and Run: a server that answers.

@@ -1,0 +1,83 @@
+package memtune
+
+import (
+	"os"
+	"reflect"
+	"testing"
+)
+
+// The text is the kernel's: each mapping a line of address, rights, offset,
+// device, inode and path, then its figures.
+func TestCleanMappings(t *testing.T) {
+	smaps, err := os.ReadFile("testdata/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []mapping{
+		{0x400000, 0xa00000},  // code
+		{0xe00000, 0x800000},  // constants
+		{0x2000000, 0x100000}, // the last one, ended by nothing
+	}
+	if got := cleanMappings(smaps, "/opt/limpet"); !reflect.DeepEqual(got, want) {
+		t.Errorf("cleanMappings(testdata/smaps):\n got %x\nwant %x", got, want)
+	}
+	if got := cleanMappings(smaps, "/opt/another"); got != nil {
+		t.Errorf("cleanMappings for a program that is not mapped: got %x, want none", got)
+	}
+	if got := cleanMappings(nil, "/opt/limpet"); got != nil {
+		t.Errorf("cleanMappings of nothing: got %x, want none", got)
+	}
+}
+
+func TestPercent(t *testing.T) {
+	for _, c := range []struct {
+		live uint64
+		want int
+	}{
+		{0, 170},        // Go's least heap counts: 6 MiB over 4 MiB, and a fifth
+		{1 << 20, 170},  // below that heap nothing changes
+		{4 << 20, 170},  //
+		{6 << 20, 120},  //
+		{30 << 20, 40},  //
+		{60 << 20, 30},  //
+		{200 << 20, 30}, // 23, in steps of 10 upwards
+		{1 << 30, 30},   // a large heap keeps its fifth
+		{1 << 40, 30},   //
+	} {
+		if got := percent(c.live); got != c.want {
+			t.Errorf("percent(%d MiB): got %d, want %d", c.live>>20, got, c.want)
+		}
+	}
+}
+
+func TestPercentOnlyFallsAsTheHeapGrows(t *testing.T) {
+	last := percent(0)
+	for live := uint64(0); live < 2<<30; live += 1 << 20 {
+		p := percent(live)
+		if p > last || p%10 != 0 || p <= 0 {
+			t.Fatalf("percent(%d MiB): got %d after %d, want at most that, a multiple of 10 above 0", live>>20, p, last)
+		}
+		last = p
+	}
+}
+
+// Settle works on the test's own process: nothing may be lost by it.
+func TestSettleLosesNothing(t *testing.T) {
+	kept := make([]byte, 1<<20)
+	for i := range kept {
+		kept[i] = byte(i)
+	}
+	if err := Settle(); err != nil {
+		t.Fatalf("Settle: %v", err)
+	}
+	for i := range kept {
+		if kept[i] != byte(i) {
+			t.Fatalf("byte %d after Settle: got %d, want %d", i, kept[i], byte(i))
+		}
+	}
+	if got, want := textOfTheProgram, "constants are mapped from the program's file"; got != want {
+		t.Errorf("a constant after Settle: got %q, want %q", got, want)
+	}
+}
+
+var textOfTheProgram = "constants are mapped from the program's file"

@@ -1,0 +1,103 @@
+package raftfsm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// With an election timeout that no test outlives, a sole voter leads because
+// it was told to, or never; at the first start as at later ones.
+func TestSoleVoterNeedNotWait(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		m := start(t, dir, func(c *Config) { c.ElectionTimeout, c.HeartbeatTimeout = time.Hour, time.Hour })
+		if !m.Leading() || m.Leader() != 0xabc || !m.ReadsLocally() {
+			t.Fatalf("start %d: leading %v, leader %x, reads locally %v; want it to lead", i, m.Leading(), m.Leader(), m.ReadsLocally())
+		}
+		m.put("k", "v")
+		m.stop()
+	}
+}
+
+// silent is a transport that only has a consumer.
+type silent struct {
+	raft.Transport
+	rpcs chan raft.RPC
+}
+
+func (s *silent) Consumer() <-chan raft.RPC           { return s.rpcs }
+func (s *silent) LocalAddr() raft.ServerAddress       { return "here" }
+func newSilent() *silent                              { return &silent{rpcs: make(chan raft.RPC)} }
+func next(t *testing.T, from <-chan raft.RPC) (r any) { t.Helper(); return nextRPC(t, from).Command }
+
+func nextRPC(t *testing.T, from <-chan raft.RPC) raft.RPC {
+	t.Helper()
+	select {
+	case rpc := <-from:
+		return rpc
+	case <-time.After(deadline):
+		t.Fatal("no call arrives")
+		panic("unreachable")
+	}
+}
+
+// What others send arrives beside what the member tells itself.
+func TestKickableKeepsTheOthersCalls(t *testing.T) {
+	under := newSilent()
+	k := newKickable(under)
+	defer k.close()
+	for range 3 {
+		under.rpcs <- raft.RPC{Command: "append"}
+		if got := next(t, k.Consumer()); got != "append" {
+			t.Errorf("got %v, want the call that was sent", got)
+		}
+		k.kick("abc")
+		req, ok := next(t, k.Consumer()).(*raft.TimeoutNowRequest)
+		if !ok || string(req.ID) != "abc" || string(req.Addr) != "here" {
+			t.Errorf("after kick: got %+v, want a TimeoutNowRequest of abc, here", req)
+		}
+	}
+}
+
+// Whoever answers must not wait for somebody who looks at it: nobody does.
+func TestKickHasRoomForTheAnswer(t *testing.T) {
+	k := newKickable(newSilent())
+	defer k.close()
+	k.kick("abc")
+	rpc := nextRPC(t, k.Consumer())
+	rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+}
+
+// Nobody takes calls any more, and nobody waits.
+func TestKickableClose(t *testing.T) {
+	under := newSilent()
+	k := newKickable(under)
+	k.kick("abc") // fills the room for one
+	under.rpcs <- raft.RPC{Command: "append"}
+	kicked := make(chan struct{})
+	go func() { defer close(kicked); k.kick("abc") }()
+	k.close()
+	<-kicked
+	select {
+	case under.rpcs <- raft.RPC{Command: "append"}:
+		// The goroutine may take one before it sees the end.
+	default:
+	}
+}
+
+func TestKickablePreVote(t *testing.T) {
+	k := newKickable(newSilent())
+	defer k.close()
+	if err := k.RequestPreVote("b", "there", nil, nil); err == nil {
+		t.Error("pre-vote over a transport that knows none: got no error")
+	}
+	_, inmem := raft.NewInmemTransport("")
+	over := newKickable(inmem)
+	defer over.close()
+	err := over.RequestPreVote("b", "there", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
+	if err == nil || err.Error() == k.RequestPreVote("b", "there", nil, nil).Error() {
+		t.Errorf("pre-vote to a member that is not there: got %v, want the transport's own error", err)
+	}
+}

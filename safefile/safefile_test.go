@@ -1,0 +1,88 @@
+package safefile
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWriteReplaces(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "small.json")
+	for _, content := range []string{"one", "two, which is longer", "3", ""} {
+		if err := Write(file, []byte(content)); err != nil {
+			t.Fatalf("Write(%q): %v", content, err)
+		}
+		wantContent(t, file, content)
+		wantNoTmp(t, file)
+	}
+}
+
+// A file that others could read keeps nothing of it: the secret of today must
+// not depend on the mode of yesterday.
+func TestWriteMakesTheFilePrivate(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "small.json")
+	if err := os.WriteFile(file, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(file, []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm(); got != 0o600 {
+		t.Errorf("mode after Write: got %o, want 600", got)
+	}
+}
+
+// A crash between the two names leaves a half-written file; it is written
+// over, whatever its length.
+func TestWriteOverALeftover(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "small.json")
+	if err := os.WriteFile(file+".tmp", bytes.Repeat([]byte("half "), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(file, []byte("whole")); err != nil {
+		t.Fatal(err)
+	}
+	wantContent(t, file, "whole")
+	wantNoTmp(t, file)
+}
+
+func TestWriteThatFailsKeepsTheOldFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "small.json")
+	if err := Write(file, []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(file+".tmp", 0o700); err != nil { // stands in the way
+		t.Fatal(err)
+	}
+	if err := Write(file, []byte("new")); err == nil {
+		t.Error("Write with a folder under the temporary name: got no error")
+	}
+	wantContent(t, file, "old")
+
+	if err := Write(filepath.Join(t.TempDir(), "no", "such", "folder"), []byte("x")); err == nil {
+		t.Error("Write into a folder that does not exist: got no error")
+	}
+}
+
+func wantContent(t *testing.T, file, want string) {
+	t.Helper()
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("content of %s: got %q, want %q", filepath.Base(file), got, want)
+	}
+}
+
+func wantNoTmp(t *testing.T, file string) {
+	t.Helper()
+	if _, err := os.Lstat(file + ".tmp"); !os.IsNotExist(err) {
+		t.Errorf("%s.tmp after Write: got %v, want none", filepath.Base(file), err)
+	}
+}

@@ -1,0 +1,215 @@
+package server
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestDefaultConfigIsValid(t *testing.T) {
+	cfg := DefaultConfig()
+	if err := cfg.Validate(); err != nil {
+		t.Fatalf("DefaultConfig: %v", err)
+	}
+	if cfg.DataDir != "default.limpet" {
+		t.Errorf("data directory of the default member: got %q, want default.limpet", cfg.DataDir)
+	}
+}
+
+func TestValidateFillsIn(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Name, cfg.QuotaBytes = "board", 0
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.DataDir != "board.limpet" {
+		t.Errorf("data directory: got %q, want board.limpet", cfg.DataDir)
+	}
+	if cfg.QuotaBytes != 2<<30 {
+		t.Errorf("quota of 0: got %d, want 2 GiB", cfg.QuotaBytes)
+	}
+	cfg.DataDir, cfg.QuotaBytes = "elsewhere", -1
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.DataDir != "elsewhere" || cfg.QuotaBytes != -1 {
+		t.Errorf("what was said is changed: data directory %q, quota %d; want elsewhere, -1", cfg.DataDir, cfg.QuotaBytes)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	const ok = ""
+	for _, c := range []struct {
+		name string
+		set  func(c *Config)
+		want string // the sentence; ok: none
+	}{
+		// URLs to listen on.
+		{"no client URL", func(c *Config) { c.ListenClientURLs = nil }, "--listen-client-urls is empty; give a URL such as http://localhost:2379"},
+		{"no peer URL", func(c *Config) { c.ListenPeerURLs = nil }, "--listen-peer-urls is empty; give a URL such as http://localhost:2379"},
+		{"no metrics URL", func(c *Config) { c.ListenMetricsURLs = nil }, ok},
+		{"all interfaces", func(c *Config) {
+			c.ListenClientURLs = []string{"http://0.0.0.0:2379", "http://[::]:2379", "http://:2379"}
+		}, ok},
+		{"IPv6", func(c *Config) { c.ListenClientURLs = []string{"http://[::1]:2379"} }, ok},
+		{"any port", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:0"} }, ok},
+		{"trailing slash", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379/"} }, ok},
+		{
+			"no scheme", func(c *Config) { c.ListenClientURLs = []string{"127.0.0.1:2379"} },
+			`--listen-client-urls: "127.0.0.1:2379" is not a URL: parse "127.0.0.1:2379": first path segment in URL cannot contain colon`,
+		},
+		{
+			"host as scheme", func(c *Config) { c.ListenClientURLs = []string{"localhost:2379"} },
+			`--listen-client-urls: "localhost:2379": URL scheme must be http, https, unix, or unixs`,
+		},
+		{
+			"other scheme", func(c *Config) { c.ListenPeerURLs = []string{"ftp://127.0.0.1:21"} },
+			`--listen-peer-urls: "ftp://127.0.0.1:21": URL scheme must be http, https, unix, or unixs`,
+		},
+		{
+			"https", func(c *Config) { c.ListenClientURLs = []string{"https://127.0.0.1:2379"} },
+			`--listen-client-urls: "https://127.0.0.1:2379": this version of limpet listens on http only`,
+		},
+		{
+			"a socket file", func(c *Config) { c.ListenClientURLs = []string{"unix://localhost:2379"} },
+			`--listen-client-urls: "unix://localhost:2379": this version of limpet listens on http only`,
+		},
+		{
+			"the second of two", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:1", "https://127.0.0.1:2"} },
+			`--listen-client-urls: "https://127.0.0.1:2": this version of limpet listens on http only`,
+		},
+		{
+			"a path", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379/v3"} },
+			`--listen-client-urls: "http://127.0.0.1:2379/v3": URL must not contain a path`,
+		},
+		{
+			"no port", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1"} },
+			`--listen-client-urls: "http://127.0.0.1": URL address must have the form host:port`,
+		},
+		{
+			"an empty port", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:"} },
+			`--listen-client-urls: "http://127.0.0.1:": URL address must have the form host:port`,
+		},
+		{
+			"a name to listen on", func(c *Config) { c.ListenClientURLs = []string{"http://board.local:2379"} },
+			`--listen-client-urls: "http://board.local:2379": expected IP or localhost in a URL to listen on, not a name`,
+		},
+		{
+			"a control character", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379\n"} },
+			`--listen-client-urls: "http://127.0.0.1:2379\n" is not a URL: parse "http://127.0.0.1:2379\n": net/url: invalid control character in URL`,
+		},
+		{
+			"metrics URL", func(c *Config) { c.ListenMetricsURLs = []string{"https://127.0.0.1:9000"} },
+			`--listen-metrics-urls: "https://127.0.0.1:9000": this version of limpet listens on http only`,
+		},
+		// URLs told to others: they may point at a proxy.
+		{"a name to advertise", func(c *Config) { c.AdvertiseClientURLs = []string{"https://board.local:443"} }, ok},
+		{"no client URL to advertise", func(c *Config) { c.AdvertiseClientURLs = nil }, "--advertise-client-urls is empty; give a URL such as http://localhost:2379"},
+		{"no peer URL to advertise", func(c *Config) { c.AdvertisePeerURLs = nil }, "--initial-advertise-peer-urls is empty; give a URL such as http://localhost:2379"},
+		{
+			"no port to advertise", func(c *Config) { c.AdvertisePeerURLs = []string{"http://board.local"} },
+			`--initial-advertise-peer-urls: "http://board.local": URL address must have the form host:port`,
+		},
+		// Times and sizes.
+		{"no heartbeat", func(c *Config) { c.Heartbeat = 0 }, "--heartbeat-interval and --election-timeout must be above 0 ms"},
+		{"negative election", func(c *Config) { c.Election = -1 }, "--heartbeat-interval and --election-timeout must be above 0 ms"},
+		{"five times the heartbeat", func(c *Config) { c.Heartbeat = 200 * time.Millisecond }, ok},
+		{
+			"less than five times", func(c *Config) { c.Heartbeat = 201 * time.Millisecond },
+			"--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[201ms]",
+		},
+		{"the longest election", func(c *Config) { c.Election = 50 * time.Second }, ok},
+		{
+			"a longer one", func(c *Config) { c.Election = 50*time.Second + time.Millisecond },
+			"--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+		},
+		{"no operations", func(c *Config) { c.MaxTxnOps = 0 }, "--max-txn-ops and --max-request-bytes must be above 0"},
+		{"no bytes", func(c *Config) { c.MaxRequestBytes = -1 }, "--max-txn-ops and --max-request-bytes must be above 0"},
+		{"no quota", func(c *Config) { c.QuotaBytes = -1 }, ok},
+		// The cluster is this member.
+		{"existing", func(c *Config) { c.InitialClusterState = "existing" }, ok},
+		{"another state", func(c *Config) { c.InitialClusterState = "old" }, `--initial-cluster-state is "old", want new or existing`},
+		{"itself", func(c *Config) { c.InitialCluster = "default=http://localhost:2380" }, ok},
+		{
+			"itself under two URLs", func(c *Config) {
+				c.AdvertisePeerURLs = []string{"http://a:1", "http://b:1"}
+				c.InitialCluster = "default=http://a:1, default=http://b:1"
+			}, ok,
+		},
+		{
+			"another", func(c *Config) { c.InitialCluster = "default=http://localhost:2380,two=http://b:2380" },
+			`--initial-cluster names member "two" beside "default": this version of limpet runs one member; name only default`,
+		},
+		{"no name", func(c *Config) { c.InitialCluster = "http://localhost:2380" }, `--initial-cluster has "http://localhost:2380", want name=url`},
+		{"an empty name", func(c *Config) { c.InitialCluster = "=http://localhost:2380" }, `--initial-cluster has "=http://localhost:2380", want name=url`},
+		{"a comma too much", func(c *Config) { c.InitialCluster = "default=http://localhost:2380," }, `--initial-cluster has "", want name=url`},
+		{
+			"a URL that is not advertised", func(c *Config) { c.InitialCluster = "default=http://other:2380" },
+			"--initial-cluster has http://other:2380 but missing from --initial-advertise-peer-urls=http://localhost:2380",
+		},
+		// Compaction and metrics.
+		{"another mode", func(c *Config) { c.AutoCompactionMode = "daily" }, `--auto-compaction-mode is "daily", want periodic or revision`},
+		{"retention", func(c *Config) { c.AutoCompactionRetention = "soon" }, `--auto-compaction-retention is "soon", want hours, or a duration such as 30m`},
+		{"extensive metrics", func(c *Config) { c.Metrics = "extensive" }, ok},
+		{"other metrics", func(c *Config) { c.Metrics = "" }, `--metrics is "", want basic or extensive`},
+		// One sentence at a time, the first.
+		{
+			"two mistakes", func(c *Config) { c.Metrics, c.ListenPeerURLs = "all", nil },
+			"--listen-peer-urls is empty; give a URL such as http://localhost:2379",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := DefaultConfig()
+			c.set(&cfg)
+			got := ""
+			if err := cfg.Validate(); err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("Validate:\n got %q\nwant %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestParseRetention(t *testing.T) {
+	bad := func(s, want string) string {
+		return fmt.Sprintf("--auto-compaction-retention is %q, want %s", s, want)
+	}
+	const hours, revisions = "hours, or a duration such as 30m", "a number of revisions to keep"
+	for _, c := range []struct {
+		mode, text string
+		want       retention
+		err        string
+	}{
+		{"periodic", "0", retention{}, ""},
+		{"periodic", "1", retention{period: time.Hour}, ""},
+		{"", "24", retention{period: 24 * time.Hour}, ""},
+		{"periodic", "30m", retention{period: 30 * time.Minute}, ""},
+		{"periodic", "1h30m", retention{period: 90 * time.Minute}, ""},
+		{"periodic", "0s", retention{}, ""},
+		{"periodic", "-1", retention{}, bad("-1", hours)},
+		{"periodic", "-1m", retention{}, bad("-1m", hours)},
+		{"periodic", "", retention{}, bad("", hours)},
+		{"periodic", "1.5", retention{}, bad("1.5", hours)},
+		// More hours than a duration holds: 292 years.
+		{"periodic", "9000000000000000000", retention{}, bad("9000000000000000000", hours)},
+		{"periodic", "3000000", retention{}, bad("3000000", hours)},
+		{"revision", "0", retention{}, ""},
+		{"revision", "1000", retention{revisions: 1000}, ""},
+		{"revision", "-1", retention{}, bad("-1", revisions)},
+		{"revision", "1h", retention{}, bad("1h", revisions)},
+		{"revision", "", retention{}, bad("", revisions)},
+		{"revision", "99999999999999999999", retention{}, bad("99999999999999999999", revisions)},
+		{"daily", "1", retention{}, `--auto-compaction-mode is "daily", want periodic or revision`},
+	} {
+		got, err := parseRetention(c.mode, c.text)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if got != c.want || text != c.err {
+			t.Errorf("parseRetention(%q, %q):\n got %+v, %q\nwant %+v, %q", c.mode, c.text, got, text, c.want, c.err)
+		}
+	}
+}

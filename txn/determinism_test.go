@@ -1,0 +1,389 @@
+package txn
+
+import (
+	"bytes"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// TestImports keeps the package pure (I4): no clock, randomness, environment,
+// lock or network may come in.
+func TestImports(t *testing.T) {
+	forbidden := []string{
+		"time", "math/rand", "math/rand/v2", "crypto/rand", "sync", "sync/atomic", "os", "net", "context", "runtime", "log", "log/slog",
+		"github.com/hashicorp/raft", "limpet/raftfsm", "limpet/watch", "limpet/lease", "limpet/api", "limpet/server",
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, imp := range f.Imports {
+			path, _ := strconv.Unquote(imp.Path.Value)
+			for _, bad := range forbidden {
+				if path == bad || strings.HasPrefix(path, bad+"/") {
+					t.Errorf("%s imports %s: txn must depend on state and command alone", file, path)
+				}
+			}
+		}
+	}
+}
+
+// logEntry is a command as the log holds it.
+type logEntry struct {
+	kind byte
+	data []byte
+	time int64
+}
+
+// randomLog makes commands of every kind, valid and not, as bytes.
+func randomLog(t *testing.T, r *rand.Rand, n int) []logEntry {
+	t.Helper()
+	log := make([]logEntry, n)
+	for i := range log {
+		kind, data, err := Append(nil, randomCommand(r, int64(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		log[i] = logEntry{kind, data, int64(i)}
+	}
+	return log
+}
+
+func randomCommand(r *rand.Rand, i int64) Command {
+	switch n := r.IntN(100); {
+	case n < 40:
+		return randomPut(r)
+	case n < 50:
+		return randomDelete(r)
+	case n < 78:
+		return randomTxn(r, i, 3)
+	case n < 83:
+		return &pb.CompactionRequest{Revision: i - r.Int64N(60)}
+	case n < 90:
+		return &pb.LeaseGrantRequest{ID: 1 + r.Int64N(5), TTL: r.Int64N(100)}
+	case n < 95:
+		return &pb.LeaseRevokeRequest{ID: 1 + r.Int64N(5)}
+	case n < 98:
+		action := []pb.AlarmRequest_AlarmAction{pb.AlarmRequest_ACTIVATE, pb.AlarmRequest_DEACTIVATE, pb.AlarmRequest_DEACTIVATE}[r.IntN(3)]
+		return &pb.AlarmRequest{Action: action, MemberID: 1, Alarm: pb.AlarmType(r.IntN(3))}
+	}
+	return &Member{ID: uint64(1 + r.IntN(3)), Name: fmt.Sprint("m", i), PeerURLs: []string{"http://p"}}
+}
+
+func randomKey(r *rand.Rand) []byte { return fmt.Appendf(nil, "k%02d", r.IntN(15)) }
+
+func randomPut(r *rand.Rand) *pb.PutRequest {
+	p := &pb.PutRequest{Key: randomKey(r), Value: fmt.Append(nil, r.Int()), PrevKv: r.IntN(3) == 0}
+	switch r.IntN(8) {
+	case 0:
+		p.IgnoreValue, p.Value = true, nil
+	case 1:
+		p.IgnoreLease = true
+	case 2, 3:
+		p.Lease = 1 + r.Int64N(5)
+	}
+	return p
+}
+
+func randomDelete(r *rand.Rand) *pb.DeleteRangeRequest {
+	d := &pb.DeleteRangeRequest{Key: randomKey(r), PrevKv: r.IntN(2) == 0}
+	switch r.IntN(6) {
+	case 0:
+		d.RangeEnd = randomKey(r)
+	case 1:
+		d.Key, d.RangeEnd = []byte("k12"), []byte{0}
+	}
+	return d
+}
+
+func randomTxn(r *rand.Rand, rev int64, depth int) *pb.TxnRequest {
+	t := &pb.TxnRequest{}
+	for range r.IntN(3) {
+		c := &pb.Compare{Key: randomKey(r), Result: pb.Compare_CompareResult(r.IntN(4)), Target: pb.Compare_CompareTarget(r.IntN(5))}
+		switch c.Target {
+		case pb.Compare_VALUE:
+			c.TargetUnion = &pb.Compare_Value{Value: fmt.Append(nil, r.Int())}
+		case pb.Compare_VERSION:
+			c.TargetUnion = &pb.Compare_Version{Version: r.Int64N(3)}
+		case pb.Compare_MOD:
+			c.TargetUnion = &pb.Compare_ModRevision{ModRevision: rev - r.Int64N(20)}
+		}
+		if r.IntN(4) == 0 {
+			c.RangeEnd = randomKey(r)
+		}
+		t.Compare = append(t.Compare, c)
+	}
+	for _, ops := range []*[]*pb.RequestOp{&t.Success, &t.Failure} {
+		for range r.IntN(4) {
+			*ops = append(*ops, randomOp(r, rev, depth))
+		}
+	}
+	return t
+}
+
+func randomOp(r *rand.Rand, rev int64, depth int) *pb.RequestOp {
+	switch n := r.IntN(5); {
+	case n == 0:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: randomDelete(r)}}
+	case n == 1:
+		rr := &pb.RangeRequest{Key: randomKey(r), RangeEnd: []byte("k99"), Limit: r.Int64N(4)}
+		if r.IntN(3) == 0 {
+			rr.Revision = rev - r.Int64N(40)
+		}
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: rr}}
+	case n == 2 && depth > 0:
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: randomTxn(r, rev, depth-1)}}
+	}
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: randomPut(r)}}
+}
+
+// outcome is all that members must agree on.
+type outcome struct {
+	answers []string
+	hash    string
+	state   string
+}
+
+// play applies the log; cut says after which command a batch ends and what
+// happens then.
+func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen bool)) outcome {
+	t.Helper()
+	m := newMachine(t)
+	var out outcome
+	for i, e := range log {
+		cmd, err := Decode(e.kind, e.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.answers = append(out.answers, answer(m.state.Apply(cmd, e.time)))
+		publish, flush, reopen := cut(i)
+		if publish || flush || reopen {
+			m.state.kv.Publish(uint64(i + 1))
+		}
+		if flush {
+			m.flush(t)
+		}
+		if reopen {
+			if err := m.store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			m = openMachine(t, m.path)
+		}
+	}
+	m.state.kv.Publish(uint64(len(log)))
+	m.flush(t)
+	if err := m.store.WaitCompacted(t.Context(), m.store.Floor()); err != nil {
+		t.Fatal(err)
+	}
+	h, err := m.store.HashKV(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.hash = fmt.Sprintf("%+v", h)
+	var records []string
+	for _, kind := range []string{recordLease, recordAlarm, recordMember} {
+		err := m.store.Records(kind, func(name string, data []byte) error {
+			records = append(records, fmt.Sprint(kind, name, string(data)))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var members []Member
+	for _, mb := range m.state.Members() {
+		members = append(members, *mb)
+	}
+	out.state = fmt.Sprintf("%q %v %v %+v", records, m.state.Leases(), m.state.Alarms(), members)
+	return out
+}
+
+// TestSameLogSameState: the same commands give the same answers, the same hash
+// and the same records, however they were cut into batches and flushes, and
+// with restarts between (I4).
+func TestSameLogSameState(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(seed, 2))
+			log := randomLog(t, r, 600)
+			want := play(t, log, func(int) (bool, bool, bool) { return true, false, false })
+			ways := map[string]func(int) (bool, bool, bool){
+				"one batch":      func(int) (bool, bool, bool) { return false, false, false },
+				"random batches": func(int) (bool, bool, bool) { return r.IntN(10) == 0, r.IntN(30) == 0, false },
+				"restarts":       func(int) (bool, bool, bool) { return r.IntN(5) == 0, r.IntN(30) == 0, r.IntN(60) == 0 },
+			}
+			for name, cut := range ways {
+				got := play(t, log, cut)
+				if got.hash != want.hash || got.state != want.state {
+					t.Errorf("%s: hash %s, state %s; want %s, %s", name, got.hash, got.state, want.hash, want.state)
+				}
+				for i := range log {
+					if got.answers[i] != want.answers[i] {
+						cmd, _ := Decode(log[i].kind, log[i].data)
+						t.Fatalf("%s: command %d %v: answer %s, want %s", name, i, cmd, got.answers[i], want.answers[i])
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestErrorsChangeNothing: a command that is refused leaves revision, hash and
+// records as they were.
+func TestErrorsChangeNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	m := newMachine(t)
+	errs := 0
+	for i, e := range randomLog(t, r, 1500) {
+		cmd, _ := Decode(e.kind, e.data)
+		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted))
+		if _, err := m.state.Apply(cmd, 0); err != nil {
+			errs++
+			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted))
+			if before != after || m.state.kv.Changes() != 0 {
+				t.Fatalf("command %d %v: %v, and %s became %s", i, cmd, err, before, after)
+			}
+		}
+	}
+	if errs < 50 {
+		t.Errorf("only %d commands were refused; the generator is too tame", errs)
+	}
+}
+
+// TestCommandsSurviveEncoding: Decode undoes Append for every kind.
+func TestCommandsSurviveEncoding(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 3))
+	kinds := map[byte]bool{}
+	for range 500 {
+		cmd := randomCommand(r, 100)
+		prefix := []byte("before")
+		kind, data, err := Append(prefix, cmd)
+		if err != nil || !bytes.HasPrefix(data, prefix) {
+			t.Fatalf("Append(%v) = %q, %v", cmd, data, err)
+		}
+		data = data[len(prefix):]
+		kinds[kind] = true
+		got, err := Decode(kind, data)
+		if err != nil {
+			t.Fatalf("Decode(%d, %q): %v", kind, data, err)
+		}
+		want, isMessage := cmd.(proto.Message)
+		if isMessage && !proto.Equal(got.(proto.Message), want) || !isMessage && fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", cmd) {
+			t.Fatalf("Decode gives %v, want %v", got, cmd)
+		}
+		// Nothing of data may be kept.
+		clear(data)
+		if isMessage && !proto.Equal(got.(proto.Message), want) {
+			t.Fatalf("the command %v lives in the buffer it was decoded from", got)
+		}
+	}
+	if len(kinds) != int(kindMember) {
+		t.Errorf("kinds %v, want all %d", kinds, kindMember)
+	}
+}
+
+// TestKindsOnDisk: these numbers are in people's logs.
+func TestKindsOnDisk(t *testing.T) {
+	got := []byte{kindPut, kindDeleteRange, kindTxn, kindCompact, kindLeaseGrant, kindLeaseRevoke, kindAlarm, kindMember}
+	if want := []byte{1, 2, 3, 4, 5, 6, 7, 8}; !slices.Equal(got, want) {
+		t.Errorf("kinds %v, want %v", got, want)
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		kind byte
+		data string
+		want string
+	}{
+		{0, "", "unknown command kind 0"},
+		{99, "", "newer limpet"},
+		{kindPut, "\xff\xff\xff", ""},
+		{kindMember, "{", ""},
+		{kindMember, "", ""},
+	} {
+		if cmd, err := Decode(tc.kind, []byte(tc.data)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("Decode(%d, %q) = %v, %v; want an error with %q", tc.kind, tc.data, cmd, err, tc.want)
+		}
+	}
+	if _, _, err := Append(nil, "no command"); err == nil {
+		t.Error("Append took a string")
+	}
+}
+
+// TestBadRecords: a state that cannot be understood is not half understood.
+func TestBadRecords(t *testing.T) {
+	for _, rec := range [][3]string{
+		{recordLease, "seven", "{}"}, {recordLease, "7", "{"}, {recordAlarm, "x", "["}, {recordMember, "1", "nonsense"},
+	} {
+		m := newMachine(t)
+		m.state.kv.SetRecord(rec[0], rec[1], []byte(rec[2]))
+		m.publish()
+		m.flush(t)
+		if _, err := Load(m.store); err == nil || !strings.Contains(err.Error(), "records") {
+			t.Errorf("Load with record %q: %v, want an error", rec, err)
+		}
+	}
+}
+
+// Measured on 2026-11-22, 2 cores shared with other work, go1.26, linux/amd64:
+// ApplyPut 2.7 µs, ApplyTxn 3.6 µs.
+
+// BenchmarkApplyPut is the cost of a put's meaning, without the disk.
+func BenchmarkApplyPut(b *testing.B) {
+	m := newMachine(b)
+	value := make([]byte, 256)
+	keys := make([][]byte, 10_000)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "/registry/things/%06d", i)
+	}
+	b.ResetTimer()
+	for i := 0; b.Loop(); i++ {
+		if _, err := m.state.Apply(&pb.PutRequest{Key: keys[i%len(keys)], Value: value}, 1); err != nil {
+			b.Fatal(err)
+		}
+		if i%64 == 63 {
+			m.publish()
+		}
+	}
+	m.publish()
+}
+
+// BenchmarkApplyTxn is a compare-and-put as Kubernetes sends it.
+func BenchmarkApplyTxn(b *testing.B) {
+	m := newMachine(b)
+	key, value := []byte("/registry/things/x"), make([]byte, 256)
+	rev := int64(0)
+	b.ResetTimer()
+	for b.Loop() {
+		resp, err := m.state.Apply(&pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: rev}}},
+			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}}},
+			Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}},
+		}, 1)
+		if err != nil || !resp.(*pb.TxnResponse).Succeeded {
+			b.Fatal(resp, err)
+		}
+		rev = resp.(*pb.TxnResponse).Header.Revision
+		m.publish()
+	}
+}

@@ -1,0 +1,235 @@
+package txn
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+
+	"limpet/sqlstore"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestScripts runs testdata/*.txt. Requests are etcd's, in protobuf's text form.
+// Verbs:
+//
+//	open        an empty state
+//	apply       one command a line, in one batch:
+//	            put|delete|txn|compact|grant|revoke|alarm REQUEST, member JSON
+//	range REQUEST | readtxn REQUEST     from the published view
+//	compare     which results hold for each line
+//	chunk KEY END limit=N
+//	cost        what each line would cost
+//	readonly    what each txn line is
+//	state       leases, alarms, members
+//	effects     since the last call
+//	lease ID    the keys attached
+//	reopen      the state from disk
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		sc := &script{}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			sc.t, sc.d = t, d
+			return sc.run()
+		})
+	})
+}
+
+type script struct {
+	t  *testing.T
+	d  *datadriven.TestData
+	at *machine
+}
+
+// machine is a store with the state over it.
+type machine struct {
+	path  string
+	store *sqlstore.Store
+	state *State
+}
+
+func openMachine(t testing.TB, path string) *machine {
+	t.Helper()
+	store, err := sqlstore.Open(sqlstore.Config{Path: path, FlushAge: 24 * time.Hour, TailBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	state, err := Load(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &machine{path, store, state}
+}
+
+func newMachine(t testing.TB) *machine {
+	return openMachine(t, filepath.Join(t.TempDir(), "limpet.db"))
+}
+
+func (m *machine) publish() { m.state.kv.Publish(m.store.Applied() + 1) }
+
+func (m *machine) flush(t testing.TB) {
+	t.Helper()
+	if err := m.store.WaitDurable(context.Background(), m.store.Applied()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (sc *script) run() string {
+	switch sc.d.Cmd {
+	case "open":
+		sc.at = newMachine(sc.t)
+		return ""
+	case "reopen":
+		if err := sc.at.store.Close(); err != nil {
+			return err.Error()
+		}
+		sc.at = openMachine(sc.t, sc.at.path)
+		return ""
+	case "apply":
+		return sc.each(func(cmd Command) string {
+			resp, err := sc.at.state.Apply(cmd, 1_700_000_000_000)
+			return answer(resp, err)
+		})
+	case "cost":
+		return sc.each(func(cmd Command) string { return fmt.Sprint(Cost(cmd)) })
+	case "readonly":
+		return sc.each(func(cmd Command) string {
+			r := cmd.(*pb.TxnRequest)
+			return fmt.Sprintf("read-only %v, serializable %v", ReadOnly(r), Serializable(r))
+		})
+	case "range":
+		var out strings.Builder
+		for line := range strings.SplitSeq(sc.d.Input, "\n") {
+			r := new(pb.RangeRequest)
+			sc.parse(line, r)
+			resp, err := Range(sc.at.store.View(), r)
+			fmt.Fprintln(&out, answer(resp, err))
+		}
+		return out.String()
+	case "readtxn":
+		r := new(pb.TxnRequest)
+		sc.parse(sc.d.Input, r)
+		return answer(ReadTxn(sc.at.store.View(), r))
+	}
+	return sc.inspect()
+}
+
+func (sc *script) inspect() string {
+	switch sc.d.Cmd {
+	case "compare":
+		return sc.compare()
+	case "chunk":
+		limit := 0
+		sc.d.ScanArgs(sc.t, "limit", &limit)
+		key, end := sc.d.CmdArgs[0].Key, sc.d.CmdArgs[1].Key
+		if end == "+" {
+			end = ""
+		}
+		resp, next, err := Chunk(sc.at.store.View(), key, end, limit, sc.d.HasArg("keys-only"))
+		return fmt.Sprintf("%s\nnext %q", answer(resp, err), next)
+	case "state":
+		st := sc.at.state
+		var out strings.Builder
+		fmt.Fprintf(&out, "leases %v\nalarms %v\nmembers", st.Leases(), st.Alarms())
+		for _, m := range st.Members() {
+			fmt.Fprintf(&out, " %+v", *m)
+		}
+		return out.String()
+	case "effects":
+		return fmt.Sprintf("%+v", sc.at.state.TakeEffects())
+	case "lease":
+		var id int64
+		if _, err := fmt.Sscan(sc.d.CmdArgs[0].Key, &id); err != nil {
+			sc.t.Fatal(err)
+		}
+		keys := sc.at.store.LeaseKeys(id)
+		slices.Sort(keys)
+		return strings.Join(keys, " ")
+	}
+	sc.d.Fatalf(sc.t, "no verb %q", sc.d.Cmd)
+	return ""
+}
+
+// compare evaluates each line with every result there is.
+func (sc *script) compare() string {
+	var out strings.Builder
+	for line := range strings.SplitSeq(sc.d.Input, "\n") {
+		c := new(pb.Compare)
+		sc.parse(line, c)
+		var held []string
+		for _, c.Result = range []pb.Compare_CompareResult{pb.Compare_EQUAL, pb.Compare_NOT_EQUAL, pb.Compare_GREATER, pb.Compare_LESS} {
+			ok, err := holds(sc.at.store.View(), c)
+			if err != nil {
+				return err.Error()
+			}
+			if ok {
+				held = append(held, c.Result.String())
+			}
+		}
+		fmt.Fprintf(&out, "%s: %s\n", line, cmp.Or(strings.Join(held, " "), "none"))
+	}
+	return out.String()
+}
+
+// each parses a command from each line, calls fn for it and publishes.
+func (sc *script) each(fn func(Command) string) string {
+	var out strings.Builder
+	for line := range strings.SplitSeq(sc.d.Input, "\n") {
+		fmt.Fprintln(&out, fn(sc.command(line)))
+	}
+	sc.at.publish()
+	return out.String()
+}
+
+func (sc *script) command(line string) Command {
+	verb, text, _ := strings.Cut(line, " ")
+	if verb == "member" {
+		m := new(Member)
+		if err := json.Unmarshal([]byte(text), m); err != nil {
+			sc.d.Fatalf(sc.t, "%s: %v", line, err)
+		}
+		return m
+	}
+	messages := map[string]proto.Message{
+		"put": new(pb.PutRequest), "delete": new(pb.DeleteRangeRequest), "txn": new(pb.TxnRequest), "compact": new(pb.CompactionRequest),
+		"grant": new(pb.LeaseGrantRequest), "revoke": new(pb.LeaseRevokeRequest), "alarm": new(pb.AlarmRequest),
+	}
+	m := messages[verb]
+	if m == nil {
+		sc.d.Fatalf(sc.t, "no command %q", verb)
+	}
+	sc.parse(text, m)
+	return m
+}
+
+func (sc *script) parse(text string, m proto.Message) {
+	if err := prototext.Unmarshal([]byte(text), m); err != nil {
+		sc.d.Fatalf(sc.t, "%s: %v", text, err)
+	}
+}
+
+// answer prints a response on one line. prototext puts random double spaces
+// into its output, to keep people from relying on it.
+func answer(resp any, err error) string {
+	if err != nil {
+		return "error: " + strings.TrimPrefix(err.Error(), "txn: ")
+	}
+	m, ok := resp.(proto.Message)
+	if !ok {
+		return "done"
+	}
+	return strings.ReplaceAll(prototext.MarshalOptions{}.Format(m), "  ", " ")
+}
