@@ -64,7 +64,7 @@ func number[T ~int | ~int64 | ~uint32 | ~uint64](name, category, usage string, g
 		apply: func(c *cli.Context, cfg *server.Config) error {
 			v := c.Int64(name)
 			n := T(v)
-			unsigned := n-n-1 > 0
+			unsigned := ^T(0) > 0
 			if int64(n) != v || unsigned && v < 0 {
 				return badValue(name, fmt.Sprint(v), "a number that fits; see limpet server --help for the default")
 			}

@@ -157,7 +157,7 @@ func (v View) walk(from, end string, o RangeOptions, res *Range, want *[]missing
 	return next, more
 }
 
-// Head tells what the index knows of the newest version of key without reading
+// head tells what the index knows of the newest version of key without reading
 // the row; false if the key is absent. Only the Writer's goroutine may rely on
 // it: for others the newest version may not be published yet.
 func (v View) head(key string) (version, bool) {

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"limpet/server"
+)
+
+func TestDefaultsAreTheServers(t *testing.T) {
+	cleanEnv(t)
+	if got, want := mustAsk(t), server.DefaultConfig(); !reflect.DeepEqual(got, want) {
+		t.Errorf("limpet server without flags:\n got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{"nothing", nil, nil, "default"},
+		{"etcd's variable", map[string]string{"ETCD_NAME": "etcd"}, nil, "etcd"},
+		{"limpet's variable", map[string]string{"LIMPET_NAME": "limpet"}, nil, "limpet"},
+		{"limpet's over etcd's", map[string]string{"ETCD_NAME": "etcd", "LIMPET_NAME": "limpet"}, nil, "limpet"},
+		{"a flag over both", map[string]string{"ETCD_NAME": "etcd", "LIMPET_NAME": "limpet"}, []string{"--name", "flag"}, "flag"},
+		{"a flag over one", map[string]string{"ETCD_NAME": "etcd"}, []string{"--name=flag"}, "flag"},
+		{"one dash does", nil, []string{"-name", "flag"}, "flag"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cleanEnv(t)
+			for name, value := range c.env {
+				t.Setenv(name, value)
+			}
+			if got := mustAsk(t, c.args...).Name; got != c.want {
+				t.Errorf("name: got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// forms is for each kind of flag how its value is written, and what comes of it.
+var forms = []struct {
+	flag, text string
+	get        func(server.Config) any
+	want       any
+}{
+	{"name", "näme", func(c server.Config) any { return c.Name }, "näme"},
+	{"listen-client-urls", "http://a:1,http://b:2", func(c server.Config) any { return c.ListenClientURLs }, []string{"http://a:1", "http://b:2"}},
+	{"listen-client-urls", " http://a:1 , ,http://b:2,", func(c server.Config) any { return c.ListenClientURLs }, []string{"http://a:1", "http://b:2"}},
+	{"listen-peer-urls", "http://a:1", func(c server.Config) any { return c.ListenPeerURLs }, []string{"http://a:1"}},
+	{"advertise-client-urls", "http://a:1", func(c server.Config) any { return c.AdvertiseClientURLs }, []string{"http://a:1"}},
+	{"initial-advertise-peer-urls", "http://a:1", func(c server.Config) any { return c.AdvertisePeerURLs }, []string{"http://a:1"}},
+	{"listen-metrics-urls", "http://a:1", func(c server.Config) any { return c.ListenMetricsURLs }, []string{"http://a:1"}},
+	{"data-dir", "/d", func(c server.Config) any { return c.DataDir }, "/d"},
+	{"initial-cluster", "a=http://a:1,a=http://b:1", func(c server.Config) any { return c.InitialCluster }, "a=http://a:1,a=http://b:1"},
+	{"initial-cluster-state", "existing", func(c server.Config) any { return c.InitialClusterState }, "existing"},
+	{"initial-cluster-token", "t", func(c server.Config) any { return c.InitialClusterToken }, "t"},
+	{"snapshot-count", "5", func(c server.Config) any { return c.SnapshotCount }, uint64(5)},
+	{"max-concurrent-streams", "7", func(c server.Config) any { return c.MaxStreams }, uint32(7)},
+	{"max-txn-ops", "9", func(c server.Config) any { return c.MaxTxnOps }, 9},
+	{"max-request-bytes", "10", func(c server.Config) any { return c.MaxRequestBytes }, 10},
+	{"quota-backend-bytes", "8589934592", func(c server.Config) any { return c.QuotaBytes }, int64(8 << 30)},
+	{"quota-backend-bytes", "-1", func(c server.Config) any { return c.QuotaBytes }, int64(-1)},
+	{"heartbeat-interval", "50", func(c server.Config) any { return c.Heartbeat }, 50 * time.Millisecond},
+	{"election-timeout", "500", func(c server.Config) any { return c.Election }, 500 * time.Millisecond},
+	{"grpc-keepalive-min-time", "3s", func(c server.Config) any { return c.KeepaliveMinTime }, 3 * time.Second},
+	{"grpc-keepalive-interval", "1h30m", func(c server.Config) any { return c.KeepaliveInterval }, 90 * time.Minute},
+	{"grpc-keepalive-timeout", "100ms", func(c server.Config) any { return c.KeepaliveTimeout }, 100 * time.Millisecond},
+	{"watch-progress-notify-interval", "1m", func(c server.Config) any { return c.ProgressEvery }, time.Minute},
+	{"auto-compaction-mode", "revision", func(c server.Config) any { return c.AutoCompactionMode }, "revision"},
+	{"auto-compaction-retention", "1000", func(c server.Config) any { return c.AutoCompactionRetention }, "1000"},
+	{"metrics", "extensive", func(c server.Config) any { return c.Metrics }, "extensive"},
+	{"enable-pprof", "true", func(c server.Config) any { return c.Pprof }, true},
+	{"enable-pprof", "false", func(c server.Config) any { return c.Pprof }, false},
+}
+
+func TestFormsOnTheCommandLine(t *testing.T) {
+	cleanEnv(t)
+	for _, f := range forms {
+		if got := f.get(mustAsk(t, "--"+f.flag+"="+f.text)); !reflect.DeepEqual(got, f.want) {
+			t.Errorf("--%s=%s: got %v, want %v", f.flag, f.text, got, f.want)
+		}
+	}
+	if !mustAsk(t, "--enable-pprof").Pprof {
+		t.Error("--enable-pprof without a value: got false, want true")
+	}
+}
+
+func TestFormsInTheEnvironment(t *testing.T) {
+	for _, prefix := range []string{"ETCD_", "LIMPET_"} {
+		for _, f := range forms {
+			t.Run(prefix+f.flag, func(t *testing.T) {
+				cleanEnv(t)
+				t.Setenv(prefix+strings.ToUpper(strings.ReplaceAll(f.flag, "-", "_")), f.text)
+				if got := f.get(mustAsk(t)); !reflect.DeepEqual(got, f.want) {
+					t.Errorf("%q: got %v, want %v", f.text, got, f.want)
+				}
+			})
+		}
+	}
+}
+
+// Every setting is in the table of forms: a new flag gets its row.
+func TestFormsAreComplete(t *testing.T) {
+	for _, s := range settings() {
+		seen := false
+		for _, f := range forms {
+			seen = seen || f.flag == s.name
+		}
+		if !seen {
+			t.Errorf("no row for --%s", s.name)
+		}
+		if s.flag.Names()[0] != s.name {
+			t.Errorf("setting %s has the flag --%s", s.name, s.flag.Names()[0])
+		}
+	}
+}
+
+func TestBadFlags(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string // the sentence, or its beginning if it ends in …
+	}{
+		{[]string{"--nosuch"}, "there is no flag --nosuch; see limpet server --help"},
+		{[]string{"--nosuch=1"}, "there is no flag --nosuch; see limpet server --help"},
+		{[]string{"-n"}, "there is no flag --n; see limpet server --help"},
+		{[]string{"--max-txn-ops=many"}, `invalid value "many" for flag -max-txn-ops: …`},
+		{[]string{"--max-txn-ops", "99999999999999999999"}, `invalid value "99999999999999999999" for flag -max-txn-ops: …`},
+		{[]string{"--grpc-keepalive-timeout=5"}, `invalid value "5" for flag -grpc-keepalive-timeout: …`},
+		{[]string{"--enable-pprof=perhaps"}, `invalid boolean value "perhaps" for -enable-pprof: …`},
+		{[]string{"--name"}, "flag needs an argument: -name; see limpet server --help"},
+		// What is no number of things is refused, as by etcd, not wrapped around.
+		{[]string{"--snapshot-count=-1"}, `--snapshot-count is "-1", want a number that fits; …`},
+		{[]string{"--max-concurrent-streams=-1"}, `--max-concurrent-streams is "-1", want a number that fits; …`},
+		{[]string{"--max-concurrent-streams=4294967296"}, `--max-concurrent-streams is "4294967296", want a number that fits; …`},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			cleanEnv(t)
+			cfg, err := asked(t, c.args...)
+			if err == nil {
+				err = cfg.Validate() // the later of the two places
+			}
+			wantError(t, err, c.want)
+		})
+	}
+}
+
+func TestBadVariable(t *testing.T) {
+	cleanEnv(t)
+	t.Setenv("ETCD_QUOTA_BACKEND_BYTES", "much")
+	_, err := asked(t)
+	if err == nil || !strings.Contains(err.Error(), `"much"`) || !strings.Contains(err.Error(), "ETCD_QUOTA_BACKEND_BYTES") {
+		t.Errorf("got %v, want an error that names the variable and its value", err)
+	}
+}
+
+// wantError compares the sentence; an … ends what must stand at its beginning.
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	begin, open := strings.CutSuffix(want, "…")
+	switch {
+	case err == nil:
+		t.Errorf("got no error, want %s", want)
+	case open && !strings.HasPrefix(err.Error(), begin), !open && err.Error() != want:
+		t.Errorf("\n got %s\nwant %s", err, want)
+	case strings.Contains(err.Error(), "\n"):
+		t.Errorf("got more than one sentence: %s", err)
+	}
+}
+
+func TestStrayVariables(t *testing.T) {
+	cleanEnv(t)
+	for _, name := range []string{
+		"ETCD_NAME", "LIMPET_DATA_DIR", "ETCD_CONFIG_FILE", "LIMPET_LOG_LEVEL", // flags
+		"ETCD_WAL_DIR", "LIMPET_NAM", "ETCD_", // stray
+		"ETCDCTL_API", "MY_ETCD_NAME", "LIMPETS", // somebody else's
+	} {
+		t.Setenv(name, "x")
+	}
+	got := strayVariables(serverFlags(settings()))
+	slices.Sort(got)
+	if want := []string{"ETCD_", "ETCD_WAL_DIR", "LIMPET_NAM"}; !slices.Equal(got, want) {
+		t.Errorf("stray variables: got %v, want %v", got, want)
+	}
+}
