@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,9 +33,12 @@ func applyConfigFile(c *cli.Context, file string) error {
 		}
 		_, isDuration := f.(*cli.DurationFlag)
 		text := defaultText(f)
-		if v, ok := values[name]; ok {
+		// A key without a value leaves the default, as in etcd's sample file.
+		if v, ok := values[name]; ok && v != nil {
+			if _, mapping := v.(map[string]any); mapping {
+				return fmt.Errorf("--config-file %s: %s is a mapping, want one value", file, name)
+			}
 			text = valueText(v, isDuration)
-			delete(values, name)
 		}
 		if err := c.Set(name, text); err != nil {
 			return fmt.Errorf("--config-file %s: %s is %q: %w", file, name, text, err)
@@ -56,18 +61,31 @@ func defaultText(f cli.Flag) string {
 	panic(fmt.Sprintf("cli: flag %T has no default text", f))
 }
 
+// valueText is a YAML value as a flag would be given.
 func valueText(v any, isDuration bool) string {
 	switch v := v.(type) {
 	case []any:
 		parts := make([]string, len(v))
 		for i, p := range v {
-			parts[i] = fmt.Sprint(p)
+			parts[i] = valueText(p, isDuration)
 		}
 		return strings.Join(parts, ",")
 	case int:
-		if isDuration {
-			return time.Duration(v).String()
+		return integerText(int64(v), isDuration)
+	case int64:
+		return integerText(v, isDuration)
+	case uint64:
+		if v <= math.MaxInt64 {
+			return integerText(int64(v), isDuration)
 		}
 	}
 	return fmt.Sprint(v)
+}
+
+// integerText: a duration without a unit is in nanoseconds, as etcd writes it.
+func integerText(n int64, isDuration bool) string {
+	if isDuration {
+		return time.Duration(n).String()
+	}
+	return strconv.FormatInt(n, 10)
 }
