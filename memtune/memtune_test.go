@@ -1,9 +1,12 @@
 package memtune
 
 import (
+	"context"
 	"os"
 	"reflect"
+	"runtime/debug"
 	"testing"
+	"testing/synctest"
 )
 
 // The text is the kernel's: each mapping a line of address, rights, offset,
@@ -58,6 +61,36 @@ func TestPercentOnlyFallsAsTheHeapGrows(t *testing.T) {
 			t.Fatalf("percent(%d MiB): got %d after %d, want at most that, a multiple of 10 above 0", live>>20, p, last)
 		}
 		last = p
+	}
+}
+
+// collectorAfterRun is the target of the collector that a few looks at the heap
+// leave behind; it was 77 before.
+func collectorAfterRun(t *testing.T) int {
+	t.Helper()
+	before := debug.SetGCPercent(77)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*retune)
+		defer cancel()
+		Run(ctx)
+		if ctx.Err() == nil {
+			t.Error("Run returned before its context ended")
+		}
+	})
+	return debug.SetGCPercent(before)
+}
+
+func TestRunSetsTheCollector(t *testing.T) {
+	t.Setenv("GOGC", "")
+	if got := collectorAfterRun(t); got < 30 || got > 170 || got%10 != 0 {
+		t.Errorf("the collector's target after Run: got %d, want what percent gives", got)
+	}
+}
+
+func TestRunLeavesTheOperatorsChoiceAlone(t *testing.T) {
+	t.Setenv("GOGC", "100")
+	if got := collectorAfterRun(t); got != 77 {
+		t.Errorf("the collector's target after Run with GOGC set: got %d, want it as it was, 77", got)
 	}
 }
 

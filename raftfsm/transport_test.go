@@ -27,10 +27,10 @@ type silent struct {
 	rpcs chan raft.RPC
 }
 
-func (s *silent) Consumer() <-chan raft.RPC           { return s.rpcs }
-func (s *silent) LocalAddr() raft.ServerAddress       { return "here" }
-func newSilent() *silent                              { return &silent{rpcs: make(chan raft.RPC)} }
-func next(t *testing.T, from <-chan raft.RPC) (r any) { t.Helper(); return nextRPC(t, from).Command }
+func newSilent() *silent { return &silent{rpcs: make(chan raft.RPC)} }
+
+func (s *silent) Consumer() <-chan raft.RPC     { return s.rpcs }
+func (s *silent) LocalAddr() raft.ServerAddress { return "here" }
 
 func nextRPC(t *testing.T, from <-chan raft.RPC) raft.RPC {
 	t.Helper()
@@ -50,11 +50,11 @@ func TestKickableKeepsTheOthersCalls(t *testing.T) {
 	defer k.close()
 	for range 3 {
 		under.rpcs <- raft.RPC{Command: "append"}
-		if got := next(t, k.Consumer()); got != "append" {
+		if got := nextRPC(t, k.Consumer()).Command; got != "append" {
 			t.Errorf("got %v, want the call that was sent", got)
 		}
 		k.kick("abc")
-		req, ok := next(t, k.Consumer()).(*raft.TimeoutNowRequest)
+		req, ok := nextRPC(t, k.Consumer()).Command.(*raft.TimeoutNowRequest)
 		if !ok || string(req.ID) != "abc" || string(req.Addr) != "here" {
 			t.Errorf("after kick: got %+v, want a TimeoutNowRequest of abc, here", req)
 		}

@@ -350,6 +350,9 @@ func (k *keeper) endCompaction() error {
 	if err := k.putMeta.exec(metaCompacted, k.working); err != nil {
 		return err
 	}
+	if err := k.measure(); err != nil { // whoever waits may ask for the sizes next
+		return err
+	}
 	took := time.Since(k.began)
 	k.s.log.Info("finished scheduled compaction", "compact-revision", k.working, "rows", k.removed, "took", took)
 	k.compacted.Store(k.working)
@@ -362,9 +365,6 @@ func (k *keeper) endCompaction() error {
 		if err := k.checkpoint("PASSIVE"); err != nil {
 			return err
 		}
-	}
-	if err := k.measure(); err != nil {
-		return err
 	}
 	if free := (k.size.Load() - k.inUse.Load()) / pageSize; free > vacuumFree && free*4 > k.size.Load()/pageSize {
 		return k.vacuum(free / 2)

@@ -18,6 +18,7 @@ type ledger struct {
 	last     int64 // newest revision heard
 	heard    []sqlstore.ID
 	ended    bool // canceled by a compaction or by the client
+	leaving  bool // the client cancels it at some time: a progress response may then come before its canceled one
 	created  bool
 	floor    int64 // of the compaction that ended it
 	progress int64 // newest progress revision heard
@@ -97,7 +98,7 @@ func (b *book) hear(r Response) error {
 
 // upTo reports an event at or below rev that a living watcher has not heard.
 func (b *book) upTo(id int64, l *ledger, rev int64) error {
-	if l.ended || !l.created {
+	if l.ended || l.leaving || !l.created {
 		return nil
 	}
 	l.progress = max(l.progress, rev)
@@ -311,6 +312,7 @@ func client(t *testing.T, ctx context.Context, s *Stream, store *sqlstore.Store,
 		}
 		s.RequestProgress()
 		if r.IntN(5) == 0 {
+			b.watchers[id].leaving = true
 			if err := s.Cancel(ctx, id); err != nil {
 				t.Errorf("Cancel: %v", err)
 			}

@@ -25,6 +25,8 @@ type still struct {
 	stretch int64 // revisions that one call of History answers
 	fail    error // what History returns instead
 	calls   int   // of History
+
+	afterRev func() // called once, after the next call of Rev has its answer
 }
 
 func newStill() *still { return &still{rev: 1, floor: -1, stretch: 1000} }
@@ -71,8 +73,13 @@ func (s *still) newest(key string, rev int64) *sqlstore.Row {
 // Rev implements Source.
 func (s *still) Rev() int64 {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.rev
+	rev, then := s.rev, s.afterRev
+	s.afterRev = nil
+	s.mu.Unlock()
+	if then != nil {
+		then()
+	}
+	return rev
 }
 
 // Floor implements Source.

@@ -103,15 +103,15 @@ func (s *Stream) Watch(ctx context.Context, req Request) error {
 		return err
 	}
 	rev := s.hub.source.Rev()
+	if req.Start == 0 {
+		req.Start = rev + 1 // what comes after the revision it is told of
+	}
 	w, err := s.add(req, rev)
 	if err != nil {
 		s.push(Response{ID: -1, Rev: rev, Created: true, Canceled: true, Err: err})
 		return nil
 	}
-	if req.Start == 0 {
-		// From now on: attach at once, at whatever now is.
-		s.attachNow(w, rev)
-	} else if !s.hub.attach(w) {
+	if !s.hub.attach(w) {
 		s.enqueue(w)
 	}
 	return nil
@@ -149,22 +149,6 @@ func (s *Stream) add(req Request, rev int64) (*watcher, error) {
 func (s *Stream) takenLocked(id int64) bool {
 	_, ended := s.ended[id]
 	return ended || s.watchers[id] != nil
-}
-
-// attachNow attaches a watcher that wants only what comes after rev, the
-// revision it was told it was created at. That may be published and not yet
-// noted: it is not to come any more.
-func (s *Stream) attachNow(w *watcher, rev int64) {
-	h := s.hub
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if w.gone {
-		return
-	}
-	w.min = max(h.notified.Load(), rev) + 1
-	h.attachLocked(w)
 }
 
 // Reject queues the response to a creation that was refused before it reached

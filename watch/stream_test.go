@@ -35,6 +35,39 @@ func TestFromNowMeansAfterTheCreatedRevision(t *testing.T) {
 	}
 }
 
+// TestNothingIsMissedWhileCreating: what happens between the revision that the
+// created response names and the moment the watcher is attached is not lost: a
+// client takes that revision as the one from which it knows everything.
+func TestNothingIsMissedWhileCreating(t *testing.T) {
+	src := newStill()
+	h := NewHub(src)
+	s := h.NewStream()
+	defer s.Close()
+	src.afterRev = func() {
+		h.Notify([]*sqlstore.Commit{src.commit("a", "1")})
+		h.Notify([]*sqlstore.Commit{src.commit("a", "2")})
+	}
+	if err := s.Watch(t.Context(), Request{Span: sqlstore.Span{Key: "a", Single: true}}); err != nil {
+		t.Fatal(err)
+	}
+	h.Notify([]*sqlstore.Commit{src.commit("a", "3")})
+	next := int64(0)
+	for _, r := range drain(t, s) {
+		if r.Created {
+			next = r.Rev + 1
+		}
+		for _, e := range r.Events {
+			if rev := e.Row.ID.Rev(); rev != next {
+				t.Errorf("heard of revision %d, want %d first", rev, next)
+			}
+			next = e.Row.ID.Rev() + 1
+		}
+	}
+	if next != 5 {
+		t.Errorf("heard of everything below revision %d, want 5", next)
+	}
+}
+
 // TestSpanOfAllKeys: a Span without key and end names all keys, to Contains and
 // History as to a watcher.
 func TestSpanOfAllKeys(t *testing.T) {
