@@ -42,7 +42,7 @@ bench: ## limpet beside etcd and kine; writes bench/RESULTS.md
 	cd bench && $(GO) run . -write
 
 fuzz: ## every fuzz target for a while
-	$(GO) test -run '^$$' -fuzz FuzzDecodeEntry -fuzztime 30s ./raftfsm
+	$(GO) test -run '^$$' -fuzz FuzzDecodeEntry -fuzztime 30s -fuzzminimizetime 10x ./raftfsm
 
 clean:
 	rm -rf limpet $(CACHE)

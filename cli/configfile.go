@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +16,16 @@ import (
 // applyConfigFile sets the flags from a YAML (or JSON) file as etcd reads it:
 // keys are the flags' names, durations are nanoseconds or Go durations, lists
 // are comma-separated or YAML lists. Values from the command line and the
-// environment are put back to their defaults first: the file alone counts.
-func applyConfigFile(c *cli.Context, file string) error {
+// environment are put back to their defaults first: the file alone counts. Keys that name no
+// flag are returned.
+func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("--config-file: %w", err)
+		return nil, fmt.Errorf("--config-file: %w", err)
 	}
 	var values map[string]any
 	if err := yaml.Unmarshal(data, &values); err != nil {
-		return fmt.Errorf("--config-file %s is not valid YAML: %w", file, err)
+		return nil, fmt.Errorf("--config-file %s is not valid YAML: %w", file, err)
 	}
 	// Fresh flags, since those of the context took on the environment's values.
 	for _, f := range serverFlags(settings()) {
@@ -36,15 +38,34 @@ func applyConfigFile(c *cli.Context, file string) error {
 		// A key without a value leaves the default, as in etcd's sample file.
 		if v, ok := values[name]; ok && v != nil {
 			if _, mapping := v.(map[string]any); mapping {
-				return fmt.Errorf("--config-file %s: %s is a mapping, want one value", file, name)
+				return nil, fmt.Errorf("--config-file %s: %s is a mapping, want one value", file, name)
 			}
 			text = valueText(v, isDuration)
 		}
 		if err := c.Set(name, text); err != nil {
-			return fmt.Errorf("--config-file %s: %s is %q: %w", file, name, text, err)
+			return nil, fmt.Errorf("--config-file %s: %s is %q: %w", file, name, text, err)
+		}
+		delete(values, name)
+	}
+	for name, v := range values {
+		// etcd ignores what it does not know; a member that was to speak TLS
+		// must not quietly speak without.
+		if section, ok := v.(map[string]any); ok && strings.HasSuffix(name, "-transport-security") && asksForTLS(section) {
+			return nil, fmt.Errorf("--config-file %s: %s: this version of limpet has no TLS", file, name)
+		}
+		unknown = append(unknown, name)
+	}
+	slices.Sort(unknown)
+	return unknown, nil
+}
+
+func asksForTLS(section map[string]any) bool {
+	for _, v := range section {
+		if v != nil && v != "" && v != false {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 func defaultText(f cli.Flag) string {

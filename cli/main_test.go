@@ -37,7 +37,7 @@ func asked(t *testing.T, args ...string) (cfg server.Config, err error) {
 		}
 		c.Action = func(c *cli.Context) error {
 			if file := c.String("config-file"); file != "" {
-				if err := applyConfigFile(c, file); err != nil {
+				if _, err := applyConfigFile(c, file); err != nil {
 					return err
 				}
 			}

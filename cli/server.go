@@ -32,8 +32,10 @@ func serverCommand(version string) *cli.Command {
 			if c.Args().Present() {
 				return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
 			}
+			var unknown []string
 			if file := c.String("config-file"); file != "" {
-				if err := applyConfigFile(c, file); err != nil {
+				var err error
+				if unknown, err = applyConfigFile(c, file); err != nil {
 					return err
 				}
 			}
@@ -49,6 +51,9 @@ func serverCommand(version string) *cli.Command {
 				return err
 			}
 			defer closeLog()
+			for _, name := range unknown {
+				log.Warn("unknown key in the configuration file; it has no effect", "key", name)
+			}
 			for _, name := range strayVariables(flags) {
 				log.Warn("unrecognized environment variable", "name", name)
 			}

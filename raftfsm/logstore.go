@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 )
 
@@ -28,6 +30,7 @@ type logStore struct {
 	vfs      *walFS
 	keep     int64 // bytes that head trimming leaves, for members that lag
 	onStored func()
+	onBroken func(error)
 	observe  func(took time.Duration, bytes int)
 
 	written atomic.Int64 // bytes ever appended; with samples, maps bytes to index
@@ -47,6 +50,9 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := checkMeta(dir); err != nil {
+		return nil, err
+	}
 	vfs := newWALFS(dir, segmentBytes)
 	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithSegmentFiler(segment.NewFiler(dir, vfs)), wal.WithMetaStore(&metaStore{}))
 	if err != nil {
@@ -62,6 +68,20 @@ func openLogStore(dir string, keep int64) (*logStore, error) {
 		l.sampleFiles(dir, first)
 	}
 	return l, nil
+}
+
+// checkMeta refuses segments without the file that names them: raft-wal would
+// take them for leftovers and delete them.
+func checkMeta(dir string) error {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.wal")) // fails on a bad pattern only
+	info, err := os.Stat(filepath.Join(dir, metadb.FileName))
+	switch {
+	case err == nil && info.Size() == 0, errors.Is(err, os.ErrNotExist) && len(files) > 0:
+		return fmt.Errorf("the raft log in %s has %d segments, but %s is missing or empty: it was removed or is damaged; restore the folder", dir, len(files), metadb.FileName)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 // sampleFiles maps bytes to indexes after a restart: a segment's file name
@@ -89,6 +109,11 @@ func (l *logStore) Close() error {
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	began := time.Now()
 	if err := l.WAL.StoreLogs(logs); err != nil {
+		if errors.Is(err, wal.ErrSealed) && l.onBroken != nil {
+			// A rotation failed, for want of disk space, say. raft-wal cannot
+			// go on in this process; the next start finishes the rotation.
+			l.onBroken(fmt.Errorf("the raft log cannot be written until the member is started again, with free disk space: %w", err))
+		}
 		return err
 	}
 	bytes := 0

@@ -42,6 +42,8 @@ type Config struct {
 	// OnLeader hears when this member becomes leader, having applied an entry
 	// of its own term, and when it ceases to be.
 	OnLeader func(leading bool)
+	// OnBroken hears that this member cannot go on and should be stopped.
+	OnBroken func(error)
 	Observe  Observer
 }
 
@@ -109,6 +111,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	logs.onStored = n.stored
 	logs.observe = cfg.Observe.Sync
+	logs.onBroken = cfg.OnBroken
 	if err := n.start(); err != nil {
 		n.proposer.close()
 		n.transport.close()
@@ -205,6 +208,8 @@ func (n *Node) checkDisk(snaps *manifestStore) (last uint64, err error) {
 		// What SQLite holds was in the log, synced, before: the log was lost.
 		// Beginning a new one would skip its first entries as applied (I6).
 		return 0, fmt.Errorf("the raft log in %s ends at index %d, but the database holds index %d: the log was removed or is damaged; restore the folder, or start with an empty data directory", n.cfg.Dir, last, applied)
+	case first > 1 && len(metas) == 0:
+		return 0, fmt.Errorf("the raft log in %s begins at index %d, but %s is missing: it was removed; restore the folder", n.cfg.Dir, first, manifestName)
 	case applied < trimmed:
 		return 0, fmt.Errorf("the database holds index %d, but the raft log in %s was trimmed up to index %d: the database was removed or replaced by an older one; restore it, or start with an empty data directory", applied, n.cfg.Dir, trimmed)
 	}

@@ -344,20 +344,20 @@ func TestQueueIsBounded(t *testing.T) {
 	for name, fill := range map[string]func(*proposer) error{
 		"count": func(p *proposer) error {
 			for range maxQueueCount + 1 {
-				if err := p.enqueue(&proposal{result: make(chan result, 1)}); err != nil {
+				if err := p.enqueue(&proposal{since: time.Now(), result: make(chan result, 1)}); err != nil {
 					return err
 				}
 			}
-			return p.enqueue(&proposal{result: make(chan result, 1)})
+			return p.enqueue(&proposal{since: time.Now(), result: make(chan result, 1)})
 		},
 		"bytes": func(p *proposer) error {
 			data := make([]byte, 1<<20)
 			for range maxQueueBytes>>20 + 1 {
-				if err := p.enqueue(&proposal{data: data, result: make(chan result, 1)}); err != nil {
+				if err := p.enqueue(&proposal{since: time.Now(), data: data, result: make(chan result, 1)}); err != nil {
 					return err
 				}
 			}
-			return p.enqueue(&proposal{data: data, result: make(chan result, 1)})
+			return p.enqueue(&proposal{since: time.Now(), data: data, result: make(chan result, 1)})
 		},
 	} {
 		p := newProposer(1, 0, time.Hour, never)

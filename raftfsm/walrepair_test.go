@@ -216,3 +216,35 @@ func scanFile(t *testing.T, path string) tailState {
 	}
 	return tail
 }
+
+// TestMetaRemoved: raft-wal deletes segments that its meta data do not name, so
+// a log without them is refused before raft-wal sees it.
+func TestMetaRemoved(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, err := openLogStore(dir, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(l.StoreLog(entry(1)), l.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(filepath.Join(dir, "wal-meta.db")); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := filepath.Glob(filepath.Join(dir, "*.wal"))
+			if l, err := openLogStore(dir, 1<<20); err == nil {
+				_ = l.Close()
+				t.Fatal("the log was opened without its meta data")
+			}
+			after, _ := filepath.Glob(filepath.Join(dir, "*.wal"))
+			if len(before) == 0 || len(after) != len(before) {
+				t.Fatalf("segments before %v, after the refusal %v; want the same", before, after)
+			}
+		})
+	}
+}

@@ -72,6 +72,9 @@ func DefaultConfig() Config {
 	}
 }
 
+// maxRequestBytes is half of what raft-wal stores as one entry.
+const maxRequestBytes = 32 << 20
+
 // Validate finds what would keep the member from starting, in sentences that
 // name the setting and the remedy.
 func (c *Config) Validate() error {
@@ -117,6 +120,10 @@ func (c *Config) checkTimes() error {
 		return fmt.Errorf("--election-timeout[%vms] is too long, and should be set less than 50000ms", c.Election.Milliseconds())
 	case c.MaxTxnOps <= 0 || c.MaxRequestBytes <= 0:
 		return errors.New("--max-txn-ops and --max-request-bytes must be above 0")
+	case c.MaxRequestBytes > maxRequestBytes:
+		return fmt.Errorf("--max-request-bytes is %d, want at most %d: one log entry must hold a request", c.MaxRequestBytes, maxRequestBytes)
+	case min(c.KeepaliveMinTime, c.KeepaliveInterval, c.KeepaliveTimeout, c.ProgressEvery) < 0:
+		return errors.New("--grpc-keepalive-… and --watch-progress-notify-interval must not be negative")
 	}
 	return nil
 }

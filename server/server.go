@@ -119,7 +119,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (started *Server, 
 func (s *Server) openState() (err error) {
 	began := time.Now()
 	s.store, err = sqlstore.Open(sqlstore.Config{
-		Path: s.dir.file(databaseName), Logger: s.log, Observe: s.metrics.StoreObserver(),
+		Path: s.dir.file(databaseName), Owner: s.dir.id.member(), Logger: s.log, Observe: s.metrics.StoreObserver(),
 	})
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (s *Server) openState() (err error) {
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
 		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount,
 		Logger:   s.log,
-		OnCommit: s.hub.Notify, OnEffects: s.effects, OnLeader: s.led,
+		OnCommit: s.hub.Notify, OnEffects: s.effects, OnLeader: s.led, OnBroken: s.broken,
 		Observe: s.metrics.RaftObserver(),
 	})
 	return err
@@ -154,6 +154,14 @@ func (s *Server) effects(e txn.Effects) {
 		s.lessor.Revoked(id)
 	}
 	s.metrics.Applied(e)
+}
+
+// broken ends the member because of err; only the first report counts.
+func (s *Server) broken(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
 }
 
 func (s *Server) led(leading bool) {
@@ -271,8 +279,10 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			return nil
 		}
 	}
-	_, err := s.node.Propose(ctx, me)
-	return err
+	if _, err := s.node.Propose(ctx, me); err != nil {
+		return fmt.Errorf("stopped before the member was ready: %w", err)
+	}
+	return nil
 }
 
 func (s *Server) serveMetrics() {
@@ -331,6 +341,9 @@ func (s *Server) stop() error {
 		s.cancel()
 	}
 	var errs []error
+	if s.store != nil {
+		s.store.Interrupt()
+	}
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
 	}

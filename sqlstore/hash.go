@@ -2,10 +2,8 @@ package sqlstore
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/binary"
 	"hash/crc32"
-	"io"
 	"slices"
 	"time"
 )
@@ -201,42 +199,4 @@ func appendKeyValue(b []byte, r *Row) []byte {
 	bytes(0x2a, stringOf(r.Value))
 	number(0x30, r.Lease)
 	return b
-}
-
-// Image streams the database as it is when the call begins, including all that
-// is published, as one SQLite file. size is told before the first byte and is
-// exact; every image is a whole number of 4096-byte pages.
-func (s *Store) Image(ctx context.Context, size func(bytes int64) error, w io.Writer) (err error) {
-	began := time.Now()
-	if err := s.keeper.do(ctx, s.keeper.flush); err != nil {
-		return err
-	}
-	// A connection of its own: the stream may be slow, and the readers are few.
-	c, err := openConn(s.cfg.Path, readerPragmas)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.close() }()
-	// Inside one read transaction both statements see the same pages.
-	if err := c.exec("BEGIN"); err != nil {
-		return err
-	}
-	pages, err := c.int64("PRAGMA page_count")
-	if err != nil {
-		return err
-	}
-	if err := size(pages * pageSize); err != nil {
-		return err
-	}
-	err = c.query("SELECT data FROM sqlite_dbpage ORDER BY pgno", 1, func(row []driver.Value) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		_, err := w.Write(row[0].([]byte))
-		return err
-	})
-	if err == nil && s.cfg.Observe.Image != nil {
-		s.cfg.Observe.Image(time.Since(began))
-	}
-	return err
 }

@@ -8,7 +8,7 @@ import (
 // split, so a large transaction may exceed them.
 const (
 	historyRows  = 1000
-	historyBytes = 1 << 20
+	historyBytes = 256 << 10
 )
 
 // Span names the keys [Key, End); an empty End means all from Key on, Single

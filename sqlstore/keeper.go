@@ -27,7 +27,9 @@ const (
 	// least 4 MiB, is free; below that, coming rows will use them.
 	vacuumFree = 1024
 	retryAfter = time.Second
-	pageSize   = 4096
+	// closePatience is how long the last flush waits for the file.
+	closePatience = 500 * time.Millisecond
+	pageSize      = 4096
 )
 
 type wakeReason int
@@ -52,6 +54,8 @@ type keeper struct {
 	urgent  atomic.Bool   // flush without waiting for age
 	tasks   chan func()   // run between other work
 	quit    chan struct{} // closed by stop
+	leave   chan struct{} // closed by Interrupt: nobody waits for the disk any more
+	leaving sync.Once
 	done    chan struct{} // closed when the goroutine has ended
 	stopped sync.Once
 	closing error // result of stop, set before done is closed
@@ -66,10 +70,11 @@ type keeper struct {
 		bytes   int64
 		flushes int
 	}
-	flushed int64    // compaction floor that the file holds
-	garbage []ID     // rows pruned from the index, still in the file
-	work    []*entry // entries the running compaction has yet to visit
-	working int64    // floor of the running compaction, 0 if none runs
+	flushed int64     // compaction floor that the file holds
+	retryAt time.Time // after a failure: not before
+	garbage []ID      // rows pruned from the index, still in the file
+	work    []*entry  // entries the running compaction has yet to visit
+	working int64     // floor of the running compaction, 0 if none runs
 	began   time.Time
 	removed int
 
@@ -85,6 +90,7 @@ func newKeeper(s *Store, c *conn) (*keeper, error) {
 		kick:    make(chan struct{}, 1),
 		tasks:   make(chan func()),
 		quit:    make(chan struct{}),
+		leave:   make(chan struct{}),
 		done:    make(chan struct{}),
 		changed: make(chan struct{}),
 	}
@@ -116,6 +122,11 @@ func (k *keeper) start() {
 	// Owner: Store; ends when stop closes quit.
 	go k.run()
 }
+
+// Interrupt ends all waiting for the disk, of Publish, WaitDurable and
+// WaitCompacted, because the member is about to stop: what the file does not
+// hold is in the raft log. The store still takes changes; Close comes next.
+func (s *Store) Interrupt() { s.keeper.leaving.Do(func() { close(s.keeper.leave) }) }
 
 // stop flushes, closes the connections and waits for the goroutine.
 func (k *keeper) stop() error {
@@ -155,6 +166,9 @@ func (k *keeper) run() {
 
 // step does what is due and returns when to look again at the latest.
 func (k *keeper) step() time.Duration {
+	if wait := time.Until(k.retryAt); wait > 0 {
+		return wait
+	}
 	due := k.dueIn()
 	if due <= 0 || k.urgent.Swap(false) {
 		if err := k.flush(); err != nil {
@@ -178,6 +192,7 @@ func (k *keeper) fail(err error) {
 	k.s.log.Error("the database cannot be written; trying again", "error", err)
 	k.err.Store(&err)
 	k.urgent.Store(true)
+	k.retryAt = time.Now().Add(retryAfter)
 }
 
 // dueIn is how long the oldest unflushed change may still wait.
@@ -262,6 +277,7 @@ func (k *keeper) write(commits []*Commit, records map[recordKey][]byte, rev int6
 			}
 		}
 		return errors.Join(
+			k.putMeta.exec(metaOwner, int64(k.s.cfg.Owner)),
 			k.putMeta.exec(metaRevision, rev),
 			k.putMeta.exec(metaApplied, int64(applied)),
 			k.putMeta.exec(metaFloor, floor))
@@ -393,6 +409,14 @@ func (k *keeper) checkpoint(mode string) error {
 	return k.conn.exec("PRAGMA wal_checkpoint(" + mode + ")")
 }
 
+// shrinkWAL empties the SQLite WAL if nobody reads from it; somebody who does
+// is not worth waiting for.
+func (k *keeper) shrinkWAL() {
+	_ = k.conn.exec("PRAGMA busy_timeout = 100")
+	_ = k.checkpoint("TRUNCATE")
+	_ = k.conn.exec("PRAGMA busy_timeout = 1000")
+}
+
 // measure refreshes the size figures.
 func (k *keeper) measure() error {
 	pages, err := k.conn.int64("PRAGMA page_count")
@@ -411,7 +435,9 @@ func (k *keeper) measure() error {
 // shutdown is the last flush. Rows still waiting for compaction stay; the next
 // start finds them.
 func (k *keeper) shutdown() error {
-	flushErr := k.flush()
+	// Another program may hold the file; it does not hold up the member.
+	flushErr := k.conn.exec(fmt.Sprintf("PRAGMA busy_timeout = %d", closePatience.Milliseconds()))
+	flushErr = errors.Join(flushErr, k.flush())
 	k.progress()
 	for range cap(k.s.readers) {
 		_ = (<-k.s.readers).conn.close()
@@ -440,6 +466,8 @@ func (k *keeper) await(ctx context.Context, ok func() bool) error {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-k.leave:
+			return ErrClosed
 		case <-k.done:
 			if ok() {
 				return nil
@@ -502,9 +530,7 @@ func (s *Store) Defragment(ctx context.Context) error {
 		if err := s.keeper.vacuum((s.keeper.size.Load() - s.keeper.inUse.Load()) / pageSize); err != nil {
 			return err
 		}
-		if err := s.keeper.checkpoint("TRUNCATE"); err != nil {
-			return err
-		}
+		s.keeper.shrinkWAL()
 		if s.cfg.Observe.Defragment != nil {
 			s.cfg.Observe.Defragment(time.Since(began))
 		}

@@ -57,6 +57,7 @@ const (
 	metaRevision  = "revision"  // newest revision in the file
 	metaApplied   = "applied"   // raft index whose effects the file holds
 	metaFloor     = "floor"     // compaction floor, -1 if never compacted
+	metaOwner     = "owner"     // member the file belongs to
 	metaCompacted = "compacted" // floor to which rows have been removed
 )
 
@@ -74,8 +75,9 @@ var writerPragmas = []string{
 	"wal_autocheckpoint = 0",
 	// PASSIVE never shrinks the WAL; this does, when it is reset.
 	"journal_size_limit = 4194304",
-	// Somebody with the sqlite3 shell may hold the file for a moment.
-	"busy_timeout = 5000",
+	// Somebody with the sqlite3 shell may hold the file for a moment. Short,
+	// since the keeper tries again anyway, and stopping waits this long.
+	"busy_timeout = 1000",
 	"temp_store = MEMORY",
 	// Appends touch the right edge only: a small cache does.
 	"cache_size = -1024",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,9 @@ import (
 // fields mean the default in the comment.
 type Config struct {
 	Path string // the SQLite file; its folder must exist
+	// Owner is the member the file belongs to, written when it is created: the
+	// file goes with that member's log, and is refused by any other. 0: nobody.
+	Owner uint64
 
 	FlushBytes  int64         // flush when this much waits; 2 MiB
 	FlushAge    time.Duration // flush when the oldest change is this old; 10 s
@@ -106,6 +110,12 @@ func Open(cfg Config) (*Store, error) {
 		tail:   tail{maxBytes: cfg.TailBytes},
 		staged: staged{records: make(map[recordKey][]byte)},
 	}
+	// SQLite gives its other files the mode of this one.
+	if f, err := os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, fmt.Errorf("unable to open %s: %w", cfg.Path, err)
+	} else if err := f.Close(); err != nil {
+		return nil, err
+	}
 	c, err := openConn(cfg.Path, nil) // newKeeper sets the pragmas once it knows the file
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", cfg.Path, err)
@@ -149,6 +159,9 @@ func (s *Store) load(c *conn) (compacted int64, err error) {
 	})
 	if err != nil {
 		return 0, err
+	}
+	if owner, ok := meta[metaOwner]; ok && uint64(owner) != s.cfg.Owner {
+		return 0, fmt.Errorf("%s belongs to member %x, not to %x: a database goes with its member's raft log; restore the whole data directory", s.cfg.Path, uint64(owner), s.cfg.Owner)
 	}
 	entries := make(map[string]*entry)
 	err = c.query(sqlScanIndex, 5, func(row []driver.Value) error {

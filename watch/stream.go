@@ -16,7 +16,7 @@ const (
 	maxControl = 64
 	// pullRevs and pullBytes bound one response; a revision is never split.
 	pullRevs  = 1000
-	pullBytes = 1 << 20
+	pullBytes = 256 << 10
 )
 
 // Response is what to send next on a stream.
