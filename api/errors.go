@@ -38,6 +38,8 @@ var wireErrors = []struct{ inner, wire error }{
 	{raftfsm.ErrStopped, rpctypes.ErrGRPCStopped},
 	{raftfsm.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
 	{raftfsm.ErrTimeout, rpctypes.ErrGRPCTimeout},
+	// The disk's own words, with their paths, stay in the log.
+	{raftfsm.ErrLogFailed, rpctypes.ErrGRPCTimeoutDueToLeaderFail},
 	{errTimeout, rpctypes.ErrGRPCTimeout},
 	{context.Canceled, rpctypes.ErrGRPCCanceled},
 	{context.DeadlineExceeded, status.Error(codes.DeadlineExceeded, "context deadline exceeded")},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -290,7 +291,7 @@ func proposeError(err error) error {
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return ErrStopped
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrLogFailed, err)
 }
 
 // pendingCount is the number of proposals that wait for their result.
