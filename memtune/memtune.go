@@ -26,7 +26,9 @@ const (
 	// follow each other closely, with a large one the garbage would cost as
 	// much memory as the data.
 	headroom      = 6 << 20
-	headroomShare = 0.2
+	headroomShare = 0.1
+	// leastPercent keeps collections of a large heap apart.
+	leastPercent = 30
 	// retune is how often the heap is looked at.
 	retune = 2 * time.Second
 	// quiet is how little must have been allocated since the last look for the
@@ -74,7 +76,7 @@ func Run(ctx context.Context) {
 func percent(live uint64) int {
 	base := float64(max(live, 4<<20)) // Go scales its least heap of 4 MiB by GOGC
 	p := 100 * (headroom + headroomShare*base) / base
-	return int(math.Ceil(p/10)) * 10
+	return max(int(math.Ceil(p/10))*10, leastPercent)
 }
 
 // Settle gives back what only the past needed: garbage, and pages of the
