@@ -6,6 +6,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"limpet/sqlstore"
@@ -218,7 +220,11 @@ func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, err
 	}
 	resp, err := s.cfg.Node.Propose(ctx, cmd)
 	if err != nil {
-		return none, wireError(err)
+		err = wireError(err)
+		if s.cfg.Metrics != nil && status.Code(err) == codes.Unavailable {
+			s.cfg.Metrics.Failed.Inc()
+		}
+		return none, err
 	}
 	return resp.(Resp), nil
 }

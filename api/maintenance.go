@@ -70,6 +70,10 @@ func (m *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.Stat
 
 // Defragment implements pb.MaintenanceServer.
 func (m *maintenanceServer) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if g := m.s.cfg.Metrics; g != nil {
+		g.Defragmenting.Inc()
+		defer g.Defragmenting.Dec()
+	}
 	if err := m.s.cfg.Store.Defragment(ctx); err != nil {
 		return nil, wireError(err)
 	}

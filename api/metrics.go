@@ -13,6 +13,8 @@ type Metrics struct {
 	LeaseExpired   prometheus.Counter
 	LeaseRenewed   prometheus.Counter
 	Ranges         prometheus.Counter
+	Failed         prometheus.Counter // proposals that the cluster did not decide on
+	Defragmenting  prometheus.Gauge
 	RangeTook      prometheus.Observer // seconds
 	RequestTook    prometheus.Observer // seconds, of linearizable and local ranges
 	ReadTxnTook    prometheus.Observer // seconds, of transactions that only read
@@ -52,6 +54,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}),
 	}
 	m.Ranges = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_mvcc_range_total", Help: "Total number of ranges seen by this member."})
+	m.Failed = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_server_proposals_failed_total", Help: "The total number of failed proposals seen."})
+	m.Defragmenting = prometheus.NewGauge(prometheus.GaugeOpts{Name: "etcd_disk_defrag_inflight", Help: "Whether or not defrag is active on the member. 1 means active, 0 means not."})
+	reg.MustRegister(m.Failed, m.Defragmenting)
 	ranges := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "etcd_server_range_duration_seconds", Help: "The latency distributions of successful range in the store.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 20),

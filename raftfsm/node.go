@@ -52,7 +52,6 @@ type Observer struct {
 	Sync  func(took time.Duration, bytes int)    // the log written and synced
 	Apply func(took time.Duration, entries int)  // a batch applied
 	Wait  func(took time.Duration, failed bool)  // a read index obtained
-	Lead  func(leader string, hasLeader bool)    // a leader came or went
 	Snap  func(took time.Duration, index uint64) // the log trimmed
 }
 

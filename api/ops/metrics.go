@@ -41,8 +41,8 @@ type Metrics struct {
 	checks                        *prometheus.GaugeVec
 	checkCounts                   *prometheus.CounterVec
 
-	WALSync, WALWrite, Flush, Compaction, Slice, Hash, Image, Defragment prometheus.Histogram
-	apply                                                                prometheus.Observer
+	WALSync, WALWrite, Flush, Compaction, Slice, Hash, Image, Defragment, LeaseTTL prometheus.Histogram
+	apply                                                                          prometheus.Observer
 
 	src           Sources
 	puts, deletes atomic.Int64
@@ -52,7 +52,6 @@ type Metrics struct {
 	granted       atomic.Int64
 	revoked       atomic.Int64
 	leaderChanges atomic.Int64
-	defragmenting atomic.Int64
 	readsFailed   atomic.Int64
 	compacted     atomic.Int64
 	lastCompact   atomic.Int64
@@ -82,6 +81,9 @@ func (m *Metrics) Applied(e txn.Effects) {
 	m.putBytes.Add(e.Ops.PutBytes)
 	m.txns.Add(e.Ops.Txns)
 	m.API.Ranges.Add(float64(e.Ops.Ranges))
+	for _, l := range e.Granted {
+		m.LeaseTTL.Observe(float64(l.TTL))
+	}
 	m.granted.Add(int64(len(e.Granted)))
 	m.revoked.Add(int64(len(e.Revoked)))
 }
@@ -140,7 +142,7 @@ func (m *Metrics) histograms() {
 	m.Compaction = hist("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds", "Bucketed histogram of total duration of compactions.", prometheus.ExponentialBuckets(100, 2, 14))
 	m.Slice = hist("etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds", "Bucketed histogram of the slices of compactions.", prometheus.ExponentialBuckets(1, 2, 13))
 	hist("etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds", "Pauses for pruning the key index; part of a compaction's slice.", prometheus.ExponentialBuckets(.5, 2, 14))
-	hist("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs.", prometheus.ExponentialBuckets(1, 2, 24))
+	m.LeaseTTL = hist("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs.", prometheus.ExponentialBuckets(1, 2, 24))
 	for _, name := range []string{
 		"etcd_debugging_disk_backend_commit_rebalance_duration_seconds", "etcd_debugging_disk_backend_commit_spill_duration_seconds",
 		"etcd_debugging_disk_backend_commit_write_duration_seconds", "etcd_debugging_snap_save_marshalling_duration_seconds",
