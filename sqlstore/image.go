@@ -37,25 +37,30 @@ func (s *Store) Image(ctx context.Context, size func(bytes int64) error, w io.Wr
 	// It, and not the goroutine that may hang in w.Write, holds the snapshot.
 	go func() {
 		failed <- s.readPages(ctx, announced, pages)
+		close(announced)
 		close(pages)
 	}()
-	err := writePages(size, announced, pages, failed, w)
+	err := writePages(ctx, size, announced, pages, failed, w)
 	if err == nil && s.cfg.Observe.Image != nil {
 		s.cfg.Observe.Image(time.Since(began))
 	}
 	return err
 }
 
-func writePages(size func(int64) error, announced <-chan int64, pages <-chan []byte, failed <-chan error, w io.Writer) error {
-	select {
-	case n := <-announced:
-		if err := size(n); err != nil {
-			return err
-		}
-	case err := <-failed:
+func writePages(ctx context.Context, size func(int64) error, announced <-chan int64, pages <-chan []byte, failed <-chan error, w io.Writer) error {
+	// What was announced comes first, even when the reader has already ended.
+	n, ok := <-announced
+	if !ok {
+		return <-failed
+	}
+	if err := size(n); err != nil {
 		return err
 	}
 	for p := range pages {
+		// A small database has been read ahead whole: the reader does not notice.
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if _, err := w.Write(p); err != nil {
 			return err
 		}
