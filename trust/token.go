@@ -1,0 +1,55 @@
+package trust
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// minTokenBits is the least a token must hold.
+const minTokenBits = 128
+
+// Token is the cluster's secret.
+type Token struct{ secret []byte }
+
+// ParseToken reads a token: at least 32 hexadecimal digits. Letter case and
+// space around it do not matter.
+func ParseToken(s string) (Token, error) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	secret, err := hex.DecodeString(s)
+	if err != nil {
+		return Token{}, fmt.Errorf("the token is not hexadecimal; make one with: limpet token generate")
+	}
+	if len(secret)*8 < minTokenBits {
+		return Token{}, fmt.Errorf("the token has %d bits, want at least %d; make one with: limpet token generate", len(secret)*8, minTokenBits)
+	}
+	return Token{secret}, nil
+}
+
+// GenerateToken returns a new token as text.
+func GenerateToken() string {
+	b := make([]byte, minTokenBits/8)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// String does not show the token.
+func (t Token) String() string { return "token(…)" }
+
+// GossipKey is the key of gossip, 32 bytes.
+func (t Token) GossipKey() []byte { return t.derive("limpet gossip 1") }
+
+// BeaconKey is the key of the LAN beacon, 32 bytes.
+func (t Token) BeaconKey() []byte { return t.derive("limpet beacon 1") }
+
+// derive gives each use a key of its own, so that one tells nothing of another.
+func (t Token) derive(use string) []byte {
+	key, err := hkdf.Key(sha256.New, t.secret, nil, use, 32)
+	if err != nil {
+		panic(err) // only lengths can be wrong, and they are constants
+	}
+	return key
+}
