@@ -34,6 +34,7 @@ var floors = []floor{
 	{"watch", []string{"sqlstore"}},
 	{"txn", []string{"sqlstore"}},
 	{"lease", nil},
+	{"peer", nil},
 	{"trust", nil},
 	{"sqlstore", nil},
 	{"memtune", nil},

@@ -1,0 +1,209 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// nextAfter is how long an address may be silent before the next one is tried
+// beside it.
+const nextAfter = 300 * time.Millisecond
+
+// Stream is the raft side of a port: a net.Listener that can also dial.
+type Stream struct{ branch }
+
+// Stream returns the raft side of the port.
+func (p *Port) Stream() *Stream { return &Stream{branch{p, p.raft}} }
+
+// Dial connects to the member whose ID, in hex, is the address.
+func (s *Stream) Dial(address string, timeout time.Duration) (net.Conn, error) {
+	id, err := strconv.ParseUint(address, 16, 64)
+	if err != nil {
+		return nil, fmt.Errorf("peer: %q is not a member's ID", address)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	c, _, err := s.port.dial(ctx, Raft, id, s.port.cfg.Where(id))
+	return c, err
+}
+
+// Who asks whoever is at addr who it is.
+func (p *Port) Who(ctx context.Context, addr string) (*Answer, error) {
+	c, answer, err := p.dial(ctx, Ask, 0, []string{addr})
+	if err != nil {
+		return nil, err
+	}
+	_ = c.Close() // it has answered, whatever becomes of the connection
+	return answer, nil
+}
+
+// dial connects to a member at the first of addrs that turns out to be it; to
+// is 0 for whoever is there.
+func (p *Port) dial(ctx context.Context, why Purpose, to uint64, addrs []string) (net.Conn, *Answer, error) {
+	if len(addrs) == 0 {
+		return nil, nil, fmt.Errorf("no address of member %x is known", to)
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetPatience)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+	results := make(chan outcome, len(addrs))
+	var errs []error
+	started, ended := 0, 0
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ended < len(addrs) {
+		select {
+		case <-timer.C:
+			if started < len(addrs) {
+				addr := addrs[started]
+				// Owner: this call; ends with ctx, which the call cancels.
+				go func() { results <- p.greet(ctx, why, to, addr) }()
+				started++
+				timer.Reset(nextAfter)
+			}
+		case r := <-results:
+			ended++
+			if r.err != nil {
+				errs = append(errs, r.err)
+				timer.Reset(0)
+				continue
+			}
+			cancel()
+			for range started - ended {
+				if late := <-results; late.conn != nil {
+					_ = late.conn.Close()
+				}
+			}
+			return r.conn, r.answer, nil
+		}
+	}
+	return nil, nil, oneOf(errs)
+}
+
+// oneOf prefers what another member said over what the network did.
+func oneOf(errs []error) error {
+	for _, err := range errs {
+		var r *Refusal
+		if errors.As(err, &r) && r.Code != OtherMember {
+			return err
+		}
+	}
+	return errs[0]
+}
+
+// outcome is that of one greeting: a connection and an answer, or an error.
+type outcome struct {
+	conn   *conn
+	answer *Answer
+	err    error
+}
+
+// greet connects to addr and introduces us. It ends when ctx does.
+func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) outcome {
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return outcome{err: err}
+	}
+	c := p.track(raw, to)
+	if c == nil {
+		return outcome{err: net.ErrClosed}
+	}
+	// An expired deadline wakes whoever reads or writes; closing would race with
+	// the end of the greeting.
+	calm := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	answer, err := p.introduce(ctx, c, why, to)
+	if !calm() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		if errors.Is(err, ErrOtherToken) {
+			p.say("token"+addr, "a connection to a member was closed", "address", addr, "error", err)
+		}
+		_ = c.Close()
+		return outcome{err: fmt.Errorf("%s: %w", addr, err)}
+	}
+	return outcome{c, answer, nil}
+}
+
+func (p *Port) introduce(ctx context.Context, c *conn, why Purpose, to uint64) (*Answer, error) {
+	answer, err := p.exchange(ctx, c, why, to)
+	if err != nil {
+		return nil, silenceError(tokenError(err))
+	}
+	if answer.Refused == nil && to != 0 && answer.ID != to {
+		return nil, &Refusal{OtherMember, fmt.Sprintf("this is member %x, not %x", answer.ID, to)}
+	}
+	if answer.Refused != nil {
+		if p.cfg.Refused != nil {
+			p.cfg.Refused(answer.Refused)
+		}
+		if answer.Refused.Code != OtherMember && answer.Refused.Code != NoMember {
+			p.say("to"+string(answer.Refused.Code)+fmt.Sprint(answer.ID), "refused by a member", "member", fmt.Sprintf("%x", answer.ID),
+				"name", answer.Name, "cluster", fmt.Sprintf("%x", answer.Cluster), "remote", c.RemoteAddr().String(), "reason", answer.Refused.Text)
+		}
+		return nil, answer.Refused
+	}
+	return answer, nil
+}
+
+// exchange says who we are and hears who answers.
+func (p *Port) exchange(ctx context.Context, c *conn, why Purpose, to uint64) (*Answer, error) {
+	if p.cfg.TLS != nil {
+		t := tls.Client(c.Conn, p.cfg.TLS)
+		c.wrap(t)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, err
+		}
+	}
+	hello := p.cfg.Self()
+	hello.Purpose, hello.To = why, to
+	if err := writeJSON(c, magic, hello); err != nil {
+		return nil, err
+	}
+	answer := new(Answer)
+	return answer, readJSON(c, answer)
+}
+
+var (
+	// ErrOtherToken: the other side has no token, or another one.
+	ErrOtherToken = errors.New("peer: the other side has another token, or none")
+	errNoToken    = fmt.Errorf("%w: it speaks without TLS", ErrOtherToken)
+	errToken      = fmt.Errorf("%w: it speaks TLS, this member does not", ErrOtherToken)
+	// errSilent is all that shows of a token if only the other side has one.
+	errSilent = errors.New("peer: the connection was closed without an answer: the other side is stopping, or one of the two has a token and the other has none")
+)
+
+// tokenError recognises what TLS says when tokens differ.
+func tokenError(err error) error {
+	var (
+		plain tls.RecordHeaderError
+		op    *net.OpError
+	)
+	switch {
+	case errors.Is(err, ErrOtherToken):
+		return err
+	case errors.As(err, &plain), strings.Contains(err.Error(), "another token"),
+		errors.As(err, &op) && op.Op == "remote error": // crypto/tls: an alert from the other side
+		return fmt.Errorf("%w (%w)", ErrOtherToken, err)
+	}
+	return err
+}
+
+// silenceError says what a connection that ends before the answer may mean.
+func silenceError(err error) error {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return fmt.Errorf("%w (%w)", errSilent, err)
+		}
+	}
+	return err
+}

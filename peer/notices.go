@@ -1,0 +1,86 @@
+package peer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// noticeEvery is how often the same thing is said at most.
+	noticeEvery = time.Minute
+	// noticeStays is how long a notice is shown after it last happened.
+	noticeStays = 15 * time.Minute
+	// noticesKept bounds what strangers can make us remember.
+	noticesKept = 256
+)
+
+// Notice is something that an operator should know about a connection.
+type Notice struct {
+	Time time.Time `json:"time"` // when it last happened
+	Text string    `json:"text"`
+}
+
+// notices remembers what was said lately.
+type notices struct {
+	mu   sync.Mutex // guards last
+	last map[string]*notice
+}
+
+type notice struct {
+	Notice
+	said time.Time
+}
+
+// due notes that something happened, and reports whether it is time to say so.
+func (n *notices) due(key, msg string, args []any) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	old := n.last[key]
+	if old == nil {
+		if n.last == nil || len(n.last) >= noticesKept {
+			n.last = make(map[string]*notice)
+		}
+		old = new(notice)
+		n.last[key] = old
+	}
+	old.Notice = Notice{now, sentence(msg, args)}
+	if now.Sub(old.said) < noticeEvery {
+		return false
+	}
+	old.said = now
+	return true
+}
+
+func (n *notices) recent() []Notice {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []Notice
+	for key, l := range n.last {
+		if time.Since(l.Time) > noticeStays {
+			delete(n.last, key)
+			continue
+		}
+		out = append(out, l.Notice)
+	}
+	slices.SortFunc(out, func(a, b Notice) int { return b.Time.Compare(a.Time) })
+	return out
+}
+
+// sentence is a log line as a person reads it: msg (key value, …): reason.
+func sentence(msg string, args []any) string {
+	var facts []string
+	why := ""
+	for i := 0; i+1 < len(args); i += 2 {
+		switch key := fmt.Sprint(args[i]); key {
+		case "reason", "error":
+			why = fmt.Sprintf(": %v", args[i+1])
+		default:
+			facts = append(facts, fmt.Sprintf("%s %v", key, args[i+1]))
+		}
+	}
+	return msg + " (" + strings.Join(facts, ", ") + ")" + why
+}

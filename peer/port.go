@@ -1,0 +1,363 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// greetPatience bounds TLS and the greeting, on both sides.
+const greetPatience = 5 * time.Second
+
+// Config wires a Port. All fields but Logger and TLS are needed.
+type Config struct {
+	Listeners []net.Listener // the port owns them
+	TLS       *tls.Config    // for both directions; nil: plain
+	// Self is what this member says of itself, now.
+	Self func() Hello
+	// Admit says why a caller is not wanted, nil if it is. Protocol and To have
+	// been looked at.
+	Admit func(Hello) *Refusal
+	// Where lists the addresses, host:port, at which a member may be found, the
+	// likeliest first.
+	Where func(id uint64) []string
+	// Services adds the services of Call and Ask. The names of those that may be
+	// asked by anybody with the token begin with AskPrefix.
+	Services func(grpc.ServiceRegistrar)
+	// Refused, if set, hears that another member does not want us.
+	Refused func(*Refusal)
+	// Gone, if set, hears that a raft stream of member id broke.
+	Gone   func(id uint64)
+	Logger *slog.Logger
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Refused  int64 // greetings answered with a refusal; not those that came to the wrong member, or too early
+	Foreign  int64 // connections closed before a greeting: not of this cluster, or not limpet
+	Sent     int64 // bytes
+	Received int64
+}
+
+// Port is a member's port for other members. Its methods may be called
+// concurrently.
+type Port struct {
+	cfg   Config
+	log   *slog.Logger
+	grpc  *grpc.Server
+	raft  chan net.Conn
+	calls chan net.Conn
+	ctx   context.Context // the port's lifetime
+	quit  context.CancelFunc
+	once  sync.Once
+	wg    sync.WaitGroup
+
+	refused, foreign, sent, received atomic.Int64
+
+	said notices
+
+	// mu guards the fields below.
+	mu      sync.Mutex
+	open    map[*conn]struct{} // all connections, both ways
+	callers map[uint64]*grpc.ClientConn
+	closed  bool
+}
+
+// Open starts to accept.
+func Open(cfg Config) *Port {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Port{
+		cfg: cfg, log: cfg.Logger,
+		raft: make(chan net.Conn), calls: make(chan net.Conn),
+		open:    make(map[*conn]struct{}),
+		callers: make(map[uint64]*grpc.ClientConn),
+	}
+	p.ctx, p.quit = context.WithCancel(context.Background())
+	p.grpc = newServer(cfg.Services)
+	for _, l := range cfg.Listeners {
+		// Owner: Port; ends when Close closes l.
+		p.wg.Go(func() { p.accept(l) })
+	}
+	// Owner: Port; ends when Close stops the server.
+	p.wg.Go(func() { _ = p.grpc.Serve(&branch{p, p.calls}) })
+	return p
+}
+
+// Close ends all connections, and waits for the calls that are being served.
+// It is safe to call twice.
+func (p *Port) Close() error {
+	p.once.Do(func() {
+		p.quit()
+		for _, l := range p.cfg.Listeners {
+			_ = l.Close()
+		}
+		p.mu.Lock()
+		p.closed = true
+		callers := p.callers
+		p.callers = nil
+		var open []*conn
+		for c := range p.open {
+			open = append(open, c)
+		}
+		p.mu.Unlock()
+		for _, c := range callers {
+			_ = c.Close()
+		}
+		for _, c := range open {
+			_ = c.Close()
+		}
+		p.grpc.Stop()
+	})
+	p.wg.Wait()
+	return nil
+}
+
+// Addr is the address of the first listener.
+func (p *Port) Addr() net.Addr { return p.cfg.Listeners[0].Addr() }
+
+// Stats returns the counters.
+func (p *Port) Stats() Stats {
+	return Stats{p.refused.Load(), p.foreign.Load(), p.sent.Load(), p.received.Load()}
+}
+
+func (p *Port) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			// Out of file descriptors, say: give others time to close theirs.
+			select {
+			case <-p.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		// Owner: Port; ends with the greeting, its deadline, or quit.
+		p.wg.Go(func() { p.receive(c) })
+	}
+}
+
+// receive greets a caller and hands the connection on.
+func (p *Port) receive(raw net.Conn) {
+	c := p.track(raw, 0)
+	if c == nil {
+		return
+	}
+	if err := p.welcome(c); err != nil {
+		_ = c.Close()
+		return
+	}
+	to := p.calls
+	if c.who.Purpose == Raft {
+		to = p.raft
+	}
+	// Raft may not run yet, and callers try again and again: what nobody takes
+	// must not pile up.
+	patience := time.NewTimer(greetPatience)
+	defer patience.Stop()
+	select {
+	case to <- c:
+	case <-patience.C:
+		_ = c.Close()
+	case <-p.ctx.Done():
+		_ = c.Close()
+	}
+}
+
+func (p *Port) welcome(c *conn) error {
+	remote := c.RemoteAddr().String()
+	_ = c.SetDeadline(time.Now().Add(greetPatience))
+	hello, err := p.listen(c)
+	if err != nil {
+		p.say(hostOf(remote), "a connection to the peer port was closed", "remote", remote, "error", err)
+		p.foreign.Add(1)
+		return err
+	}
+	answer := Answer{Hello: p.cfg.Self()}
+	answer.Refused = p.judge(answer.Hello, hello)
+	if err := writeJSON(c, "", answer); err != nil {
+		return err
+	}
+	if r := answer.Refused; r != nil {
+		if r.Code == OtherMember || r.Code == NoMember {
+			return r // it looks for somebody else, or comes a moment too early
+		}
+		p.say(string(r.Code)+fmt.Sprint(hello.ID), "refused a member", "member", fmt.Sprintf("%x", hello.ID), "name", hello.Name,
+			"cluster", fmt.Sprintf("%x", hello.Cluster), "remote", remote, "reason", r.Text)
+		p.refused.Add(1)
+		return r
+	}
+	p.mu.Lock()
+	c.who = hello
+	p.mu.Unlock()
+	return c.SetDeadline(time.Time{})
+}
+
+// listen hears who calls.
+func (p *Port) listen(c *conn) (Hello, error) {
+	if err := p.serveTLS(c); err != nil {
+		return Hello{}, tokenError(err)
+	}
+	return readHello(c)
+}
+
+// hostOf is the address without the port: that is another one at each attempt.
+func hostOf(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	return host
+}
+
+func (p *Port) judge(self, caller Hello) *Refusal {
+	if r := common(self.Protocol, caller.Protocol); r != nil {
+		return r
+	}
+	if caller.To != 0 && caller.To != self.ID {
+		return &Refusal{OtherMember, fmt.Sprintf("this is member %x, not %x", self.ID, caller.To)}
+	}
+	return p.cfg.Admit(caller)
+}
+
+// serveTLS does the handshake, if there is a token.
+func (p *Port) serveTLS(c *conn) error {
+	if p.cfg.TLS == nil {
+		return nil
+	}
+	t := tls.Server(c.Conn, p.cfg.TLS)
+	c.wrap(t)
+	ctx, cancel := context.WithTimeout(p.ctx, greetPatience)
+	defer cancel()
+	err := t.HandshakeContext(ctx)
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) && bytes.HasPrefix([]byte(magic), plain.RecordHeader[:]) {
+		return errNoToken
+	}
+	return err
+}
+
+// say logs a line about a remote, each at most once a minute.
+func (p *Port) say(key, msg string, args ...any) {
+	if p.said.due(key, msg, args) {
+		p.log.Warn(msg, args...)
+	}
+}
+
+// Notices lists what was said lately about connections that came to nothing,
+// the newest first.
+func (p *Port) Notices() []Notice { return p.said.recent() }
+
+// track makes raw one of the open connections, to a member that we call if to
+// is not 0; nil if the port is closed.
+func (p *Port) track(raw net.Conn, to uint64) *conn {
+	c := &conn{Conn: raw, port: p, to: to}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		_ = raw.Close()
+		return nil
+	}
+	p.open[c] = struct{}{}
+	return c
+}
+
+// Moved closes the connections with a member that is elsewhere now: what hangs
+// on an address that nobody has any more would be noticed late.
+func (p *Port) Moved(id uint64) {
+	p.mu.Lock()
+	var old []*conn
+	for c := range p.open {
+		if c.to == id || c.who.ID == id {
+			old = append(old, c)
+		}
+	}
+	p.mu.Unlock()
+	p.Forget(id) // it may be waiting to try the old address again
+	for _, c := range old {
+		_ = c.Close()
+	}
+}
+
+// conn is a connection with another member, counted. Others than its user only
+// close it, and look at the fields under port.mu.
+type conn struct {
+	net.Conn
+	port *Port
+	who  Hello  // the caller, on the receiving side, once it is welcome
+	to   uint64 // the member called, on the calling side
+}
+
+// wrap puts TLS around the connection.
+func (c *conn) wrap(t *tls.Conn) {
+	c.port.mu.Lock()
+	c.Conn = t
+	c.port.mu.Unlock()
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.port.received.Add(int64(n))
+	if err != nil && c.who.Purpose == Raft && !isTimeout(err) && c.port.cfg.Gone != nil && c.port.ctx.Err() == nil {
+		c.port.cfg.Gone(c.who.ID)
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.port.sent.Add(int64(n))
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.port.mu.Lock()
+	delete(c.port.open, c)
+	stream := c.Conn
+	c.port.mu.Unlock()
+	return stream.Close()
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// branch is one kind of incoming connections: a net.Listener.
+type branch struct {
+	port  *Port
+	conns chan net.Conn
+}
+
+// Accept implements net.Listener.
+func (b *branch) Accept() (net.Conn, error) {
+	select {
+	case c := <-b.conns:
+		return c, nil
+	case <-b.port.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. The port is closed by whoever opened it.
+func (b *branch) Close() error { return nil }
+
+// Addr implements net.Listener.
+func (b *branch) Addr() net.Addr { return b.port.Addr() }
