@@ -34,6 +34,7 @@ var floors = []floor{
 	{"watch", []string{"sqlstore"}},
 	{"txn", []string{"sqlstore"}},
 	{"lease", nil},
+	{"discovery", nil},
 	{"peer", nil},
 	{"trust", nil},
 	{"sqlstore", nil},
@@ -48,6 +49,7 @@ var onlyIn = []struct {
 	pkgs []string
 }{
 	{"github.com/hashicorp/raft", []string{"raftfsm", "server"}},
+	{"github.com/hashicorp/memberlist", []string{"discovery"}},
 	{"github.com/hashicorp/raft-wal", []string{"raftfsm"}},
 	{"modernc.org/sqlite", []string{"sqlstore"}},
 	{"github.com/urfave/cli", []string{"cli"}},
