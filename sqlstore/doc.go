@@ -11,7 +11,8 @@
 // Invariants (DESIGN.md beside this file says how each is kept):
 //
 //	I1  Effects of raft entry i and the fact "i applied" reach disk in one SQLite transaction.
-//	I2  Only the Writer changes state in memory (the keeper prunes compacted versions); only the keeper writes SQLite.
+//	I2  Only the Writer changes state in memory (the keeper prunes compacted versions, and between batches takes in
+//	    an adopted image); only the keeper writes SQLite.
 //	I3  Durable <= Applied, both monotonic; the tail is never trimmed above Durable.
 //	I5  Rows at or above the compaction floor never change; a View at R >= floor returns exactly R.
 //

@@ -9,6 +9,9 @@ var (
 	ErrFuture = errors.New("sqlstore: required revision is a future revision")
 	// ErrTooManyChanges: one transaction would change more than MaxChanges keys.
 	ErrTooManyChanges = errors.New("sqlstore: transaction changes too many keys")
+	// ErrImageRefused: the database to be adopted is damaged, foreign or older than
+	// the store's. Nothing has changed.
+	ErrImageRefused = errors.New("sqlstore: image refused")
 	// ErrClosed: the store was closed while the call waited.
 	ErrClosed = errors.New("sqlstore: store is closed")
 )

@@ -35,6 +35,10 @@ func (s *Store) HashKV(ctx context.Context, rev int64) (Hash, error) {
 		return Hash{Sum: emptyHash, Floor: floor, Rev: rev}, nil
 	}
 	v, err := s.At(rev)
+	if asked == 0 && IsCompacted(err) {
+		// The newest revision was passed by an adoption.
+		return s.HashKV(ctx, asked)
+	}
 	if err != nil {
 		return Hash{}, err
 	}

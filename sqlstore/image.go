@@ -25,37 +25,58 @@ const (
 // nothing for ten seconds gets ErrStalled.
 func (s *Store) Image(ctx context.Context, size func(bytes int64) error, w io.Writer) error {
 	began := time.Now()
-	if err := s.keeper.do(ctx, s.keeper.flush); err != nil {
+	var (
+		c *conn
+		n int64
+	)
+	// The snapshot begins between two steps of the keeper, an adoption among
+	// them: a connection must not find one file and the WAL of another.
+	err := s.keeper.do(ctx, func() (err error) {
+		if err := s.keeper.flush(); err != nil {
+			return err
+		}
+		c, n, err = openSnapshot(s.cfg.Path)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	announced := make(chan int64, 1)
 	pages := make(chan []byte, imageAhead)
 	failed := make(chan error, 1)
 	// Owner: this call; ends with the last page, the reader's stall, or cancel.
 	// It, and not the goroutine that may hang in w.Write, holds the snapshot.
 	go func() {
-		failed <- s.readPages(ctx, announced, pages)
-		close(announced)
+		failed <- readPages(ctx, c, pages)
 		close(pages)
 	}()
-	err := writePages(ctx, size, announced, pages, failed, w)
+	if err := size(n); err != nil {
+		return err
+	}
+	err = writePages(ctx, pages, failed, w)
 	if err == nil && s.cfg.Observe.Image != nil {
 		s.cfg.Observe.Image(time.Since(began))
 	}
 	return err
 }
 
-func writePages(ctx context.Context, size func(int64) error, announced <-chan int64, pages <-chan []byte, failed <-chan error, w io.Writer) error {
-	// What was announced comes first, even when the reader has already ended.
-	n, ok := <-announced
-	if !ok {
-		return <-failed
+// openSnapshot begins a read transaction on a connection of its own, since the
+// stream may be slow and the readers are few, and tells the bytes it sees.
+func openSnapshot(path string) (c *conn, bytes int64, err error) {
+	if c, err = openReadOnly(path, readerPragmas); err != nil {
+		return nil, 0, err
 	}
-	if err := size(n); err != nil {
-		return err
+	if err = c.exec("BEGIN"); err == nil {
+		bytes, err = c.int64("PRAGMA page_count")
 	}
+	if err != nil {
+		return nil, 0, errors.Join(err, c.close())
+	}
+	return c, bytes * pageSize, nil
+}
+
+func writePages(ctx context.Context, pages <-chan []byte, failed <-chan error, w io.Writer) error {
 	for p := range pages {
 		// A small database has been read ahead whole: the reader does not notice.
 		if ctx.Err() != nil {
@@ -68,22 +89,9 @@ func writePages(ctx context.Context, size func(int64) error, announced <-chan in
 	return <-failed
 }
 
-// readPages reads all pages in one read transaction, on a connection of its
-// own: the stream may be slow, and the readers are few.
-func (s *Store) readPages(ctx context.Context, announced chan<- int64, pages chan<- []byte) (err error) {
-	c, err := openConn(s.cfg.Path, readerPragmas)
-	if err != nil {
-		return err
-	}
+// readPages reads all pages of c's snapshot and closes c.
+func readPages(ctx context.Context, c *conn, pages chan<- []byte) (err error) {
 	defer func() { err = errors.Join(err, c.close()) }()
-	if err := c.exec("BEGIN"); err != nil {
-		return err
-	}
-	n, err := c.int64("PRAGMA page_count")
-	if err != nil {
-		return err
-	}
-	announced <- n * pageSize
 	patience := time.NewTimer(imagePatience)
 	defer patience.Stop()
 	return c.query("SELECT data FROM sqlite_dbpage ORDER BY pgno", 1, func(row []driver.Value) error {

@@ -43,12 +43,8 @@ const (
 // keeper is the one goroutine that writes SQLite (I2): flushes, compaction in
 // slices, checkpoints, and giving pages back.
 type keeper struct {
-	s    *Store
-	conn *conn
-
-	insert, remove          *stmt
-	putRecord, deleteRecord *stmt
-	putMeta                 *stmt
+	s *Store
+	pen
 
 	kick    chan struct{} // holds one; "look at your flags"
 	urgent  atomic.Bool   // flush without waiting for age
@@ -77,6 +73,7 @@ type keeper struct {
 	working int64     // floor of the running compaction, 0 if none runs
 	began   time.Time
 	removed int
+	lost    error // the file is another one than memory speaks of: nothing may be written
 
 	// mu guards changed, which is closed and replaced at each step of
 	// progress, for those who wait for one.
@@ -86,7 +83,7 @@ type keeper struct {
 
 func newKeeper(s *Store, c *conn) (*keeper, error) {
 	k := &keeper{
-		s: s, conn: c,
+		s:       s,
 		kick:    make(chan struct{}, 1),
 		tasks:   make(chan func()),
 		quit:    make(chan struct{}),
@@ -94,28 +91,21 @@ func newKeeper(s *Store, c *conn) (*keeper, error) {
 		done:    make(chan struct{}),
 		changed: make(chan struct{}),
 	}
-	if err := initSchema(c, s.cfg.Path); err != nil {
+	var err error
+	if k.pen, err = newPen(c, s.cfg.Path); err != nil {
 		return nil, err
 	}
-	compacted, err := s.load(c)
+	at, err := s.load(c)
 	if err != nil {
 		return nil, err
 	}
-	k.compacted.Store(compacted)
-	k.flushed = s.floor.Load()
-	for _, p := range []struct {
-		to  **stmt
-		sql string
-	}{
-		{&k.insert, sqlInsertRow}, {&k.remove, sqlDeleteRow},
-		{&k.putRecord, sqlPutRecord}, {&k.deleteRecord, sqlDeleteRecord},
-		{&k.putMeta, sqlPutMeta},
-	} {
-		if *p.to, err = c.prepare(p.sql, 0); err != nil {
-			return nil, err
-		}
+	k.compacted.Store(at.compacted)
+	k.flushed = at.floor
+	if err := k.measure(); err != nil {
+		s.readers.Swap(nil).retire()
+		return nil, err
 	}
-	return k, k.measure()
+	return k, nil
 }
 
 func (k *keeper) start() {
@@ -166,6 +156,10 @@ func (k *keeper) run() {
 
 // step does what is due and returns when to look again at the latest.
 func (k *keeper) step() time.Duration {
+	if k.lost != nil {
+		k.err.Store(&k.lost)
+		return time.Hour
+	}
 	if wait := time.Until(k.retryAt); wait > 0 {
 		return wait
 	}
@@ -207,6 +201,9 @@ func (k *keeper) dueIn() time.Duration {
 
 // flush writes everything published to SQLite in one transaction (I1).
 func (k *keeper) flush() error {
+	if k.lost != nil {
+		return k.lost
+	}
 	s := k.s
 	began := time.Now()
 	s.mu.Lock()
@@ -439,9 +436,8 @@ func (k *keeper) shutdown() error {
 	flushErr := k.conn.exec(fmt.Sprintf("PRAGMA busy_timeout = %d", closePatience.Milliseconds()))
 	flushErr = errors.Join(flushErr, k.flush())
 	k.progress()
-	for range cap(k.s.readers) {
-		_ = (<-k.s.readers).conn.close()
-	}
+	k.s.readers.Swap(nil).retire()
+	k.s.reading.Wait()
 	// Closing the last connection moves the WAL into the file and removes it.
 	return errors.Join(flushErr, k.conn.close())
 }

@@ -514,8 +514,8 @@ func TestCloseWaitsForReaders(t *testing.T) {
 	if err := errors.Join(<-done, <-closed); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(s.readers); n != 0 {
-		t.Errorf("%d read connections are left", n)
+	if _, err := s.borrow(); !errors.Is(err, ErrClosed) {
+		t.Errorf("a read after Close: %v, want ErrClosed", err)
 	}
 }
 

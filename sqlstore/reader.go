@@ -5,64 +5,105 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // reader is one read connection with its statements. No call holds a SQLite
 // snapshot longer than one statement, so checkpoints are never starved.
 type reader struct {
+	pool *pool
 	conn *conn
 	get  *stmt
 	scan *stmt
 }
 
-func (s *Store) openReaders() (err error) {
-	s.readers = make(chan *reader, s.cfg.ReaderConns)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.closeReaders())
-		}
-	}()
+// pool is the read connections to one file. When the store changes to another
+// file the pool is retired: idle readers are closed at once, those at work when
+// they come back. Nobody waits for them, they read what has been true.
+type pool struct {
+	free    chan *reader
+	retired chan struct{} // closed when another pool, or none, has taken its place
+	reading *sync.WaitGroup
+}
+
+func (s *Store) openPool() (*pool, error) {
+	p := &pool{
+		free:    make(chan *reader, s.cfg.ReaderConns),
+		retired: make(chan struct{}),
+		reading: &s.reading,
+	}
 	for range s.cfg.ReaderConns {
-		c, err := openConn(s.cfg.Path, readerPragmas)
-		if err != nil {
-			return fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
-		}
-		r := &reader{conn: c}
-		s.readers <- r
-		if r.get, err = c.prepare(sqlGetRow, rowCols); err != nil {
-			return err
-		}
-		if r.scan, err = c.prepare(sqlScanRows, rowCols); err != nil {
-			return err
+		if err := p.add(s.cfg.Path); err != nil {
+			p.retire()
+			return nil, fmt.Errorf("open %s for reading: %w", s.cfg.Path, err)
 		}
 	}
+	return p, nil
+}
+
+func (p *pool) add(path string) error {
+	c, err := openReadOnly(path, readerPragmas)
+	if err != nil {
+		return err
+	}
+	r := &reader{pool: p, conn: c}
+	if r.get, err = c.prepare(sqlGetRow, rowCols); err == nil {
+		r.scan, err = c.prepare(sqlScanRows, rowCols)
+	}
+	if err != nil {
+		return errors.Join(err, c.close())
+	}
+	p.reading.Add(1)
+	p.free <- r
 	return nil
 }
 
-// closeReaders waits for each reader to come back and closes it.
-func (s *Store) closeReaders() error {
-	var errs []error
-	for range len(s.readers) {
-		errs = append(errs, (<-s.readers).conn.close())
+// retire is called once, when nobody can find the pool any more but who has
+// found it before.
+func (p *pool) retire() {
+	close(p.retired)
+	p.drain()
+}
+
+// drain closes the idle readers of a retired pool. A failure to close a
+// connection that has only read is nobody's loss.
+func (p *pool) drain() {
+	for {
+		select {
+		case r := <-p.free:
+			_ = r.conn.close()
+			p.reading.Done()
+		default:
+			return
+		}
 	}
-	return errors.Join(errs...)
 }
 
 func (s *Store) borrow() (*reader, error) {
-	select {
-	case <-s.keeper.done:
-		return nil, ErrClosed
-	default:
-	}
-	select {
-	case r := <-s.readers:
-		return r, nil
-	case <-s.keeper.done:
-		return nil, ErrClosed
+	for {
+		p := s.readers.Load()
+		if p == nil {
+			return nil, ErrClosed
+		}
+		select {
+		case r := <-p.free:
+			return r, nil
+		case <-p.retired:
+		}
 	}
 }
 
-func (s *Store) giveBack(r *reader) { s.readers <- r }
+// giveBack drains after putting the reader back, retire after closing retired:
+// one of the two closes it.
+func (s *Store) giveBack(r *reader) {
+	p := r.pool
+	p.free <- r
+	select {
+	case <-p.retired:
+		p.drain()
+	default:
+	}
+}
 
 func rowOf(cols []driver.Value) *Row {
 	r := &Row{ID: ID(cols[0].(int64)), Create: cols[2].(int64), Version: cols[3].(int64), Lease: cols[4].(int64)}

@@ -48,6 +48,7 @@ const (
 	sqlScanRange    = `SELECT id, key, create_revision, version, lease, value FROM revisions WHERE id >= ? AND id < ? AND key >= ? AND key < ? ORDER BY id`
 	sqlScanFrom     = `SELECT id, key, create_revision, version, lease, value FROM revisions WHERE id >= ? AND id < ? AND key >= ? ORDER BY id`
 	sqlScanIndex    = `SELECT id, key, create_revision, version, lease FROM revisions ORDER BY id`
+	sqlRecords      = `SELECT name, data FROM records WHERE kind = ? ORDER BY name`
 	rowCols         = 6
 )
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 
 	"modernc.org/sqlite"
 )
@@ -30,6 +31,23 @@ func openConn(path string, pragmas []string) (*conn, error) {
 	}
 	return c, nil
 }
+
+// openReadOnly opens path for reading. Such a connection, even as the last one,
+// never moves SQLite's WAL into the file nor removes it when it closes: it may
+// outlive the file's name, which a WAL of another file then has beside it.
+func openReadOnly(path string, pragmas []string) (*conn, error) {
+	return openConn(uri(path, "mode=ro"), pragmas)
+}
+
+// openStill opens a file that nobody writes, without looking at a WAL and
+// without making one.
+func openStill(path string) (*conn, error) {
+	return openConn(uri(path, "mode=ro&immutable=1"), nil)
+}
+
+// uri is https://www.sqlite.org/uri.html; an escaped slash cannot be mistaken
+// for an authority.
+func uri(path, query string) string { return "file:" + url.PathEscape(path) + "?" + query }
 
 func (c *conn) set(pragmas []string) error {
 	for _, p := range pragmas {

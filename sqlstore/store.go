@@ -2,7 +2,6 @@ package sqlstore
 
 import (
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -67,10 +66,13 @@ func (c Config) withDefaults() Config {
 // Store is the MVCC store. Reading methods may be called from any goroutine;
 // the Writer belongs to one.
 type Store struct {
-	cfg     Config
-	log     *slog.Logger
-	cache   *rowCache
-	readers chan *reader
+	cfg   Config
+	log   *slog.Logger
+	cache *rowCache
+	// readers is nil once the store is closed; reading counts the read
+	// connections of this pool and of retired ones.
+	readers atomic.Pointer[pool]
+	reading sync.WaitGroup
 	keeper  *keeper
 	writer  *Writer
 
@@ -80,6 +82,8 @@ type Store struct {
 	floor   atomic.Int64
 	applied atomic.Uint64 // raft index of the published state
 	durable atomic.Uint64 // raft index of the state in SQLite, synced
+	// arrivals are those who wait for applied to reach their index.
+	arrivals arrivals
 
 	// mu guards index, tail and staged. It is held for short steps in memory
 	// only, never across disk.
@@ -103,12 +107,13 @@ type recordKey struct{ kind, name string }
 func Open(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	s := &Store{
-		cfg:    cfg,
-		log:    cfg.Logger,
-		cache:  newRowCache(cfg.CacheBytes),
-		index:  newKeyIndex(),
-		tail:   tail{maxBytes: cfg.TailBytes},
-		staged: staged{records: make(map[recordKey][]byte)},
+		cfg:   cfg,
+		log:   cfg.Logger,
+		cache: newRowCache(cfg.CacheBytes),
+	}
+	s.arrivals.next.Store(nobodyWaits)
+	if err := settle(cfg.Path); err != nil {
+		return nil, fmt.Errorf("finish what a crash left of an adoption: %w", err)
 	}
 	// SQLite gives its other files the mode of this one.
 	if f, err := os.OpenFile(cfg.Path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -124,9 +129,6 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		_ = c.close()
 		return nil, err
-	}
-	if err := s.openReaders(); err != nil {
-		return nil, errors.Join(err, s.keeper.conn.close())
 	}
 	s.writer = &Writer{s: s, rev: s.current.Load(), floor: s.floor.Load()}
 	s.keeper.start()
@@ -151,45 +153,41 @@ func (s *Store) Applied() uint64 { return s.applied.Load() }
 func (s *Store) Durable() uint64 { return s.durable.Load() }
 
 // load fills the index and the counters from the file.
-func (s *Store) load(c *conn) (compacted int64, err error) {
-	meta := map[string]int64{metaRevision: Initial, metaFloor: -1, metaCompacted: -1}
-	err = c.query("SELECT name, value FROM meta", 2, func(row []driver.Value) error {
-		meta[row[0].(string)] = row[1].(int64)
-		return nil
-	})
+func (s *Store) load(c *conn) (position, error) {
+	at, err := readPosition(c)
 	if err != nil {
-		return 0, err
+		return at, err
 	}
-	if owner, ok := meta[metaOwner]; ok && uint64(owner) != s.cfg.Owner {
-		return 0, fmt.Errorf("%s belongs to member %x, not to %x: a database goes with its member's raft log; restore the whole data directory", s.cfg.Path, uint64(owner), s.cfg.Owner)
+	if at.stamped && at.owner != s.cfg.Owner {
+		return at, fmt.Errorf("%s belongs to member %x, not to %x: a database goes with its member's raft log; restore the whole data directory", s.cfg.Path, at.owner, s.cfg.Owner)
 	}
-	entries := make(map[string]*entry)
-	err = c.query(sqlScanIndex, 5, func(row []driver.Value) error {
-		v := version{id: ID(row[0].(int64)), create: row[2].(int64), version: row[3].(int64), lease: row[4].(int64)}
-		key, _ := row[1].([]byte)
-		e := entries[string(key)]
-		if e == nil {
-			e = &entry{key: string(key), head: v}
-			entries[e.key] = e
-			return nil
-		}
-		if e.past == nil {
-			e.past = new(past)
-		}
-		e.past.older = append(e.past.older, e.head.mark())
-		e.head = v
-		return nil
-	})
+	index, err := scanIndex(c, at.rev)
 	if err != nil {
-		return 0, fmt.Errorf("read the revisions: %w", err)
+		return at, err
 	}
-	s.index.load(entries)
-	s.current.Store(meta[metaRevision])
-	s.tail.flushed = meta[metaRevision]
-	s.floor.Store(meta[metaFloor])
-	s.applied.Store(uint64(meta[metaApplied]))
-	s.durable.Store(uint64(meta[metaApplied]))
-	return meta[metaCompacted], nil
+	readers, err := s.openPool()
+	if err != nil {
+		return at, err
+	}
+	s.become(index, at, readers)
+	return at, nil
+}
+
+// become makes the content of a file, of which index is the index and at the
+// position, the state of the store, and returns the readers of the file before.
+// All of it changes at once: whoever has looked at index or tail under mu, and
+// borrows a reader after that, gets one of the same file or of a newer one.
+func (s *Store) become(index *keyIndex, at position, readers *pool) (before *pool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index = index
+	s.tail = tail{maxBytes: s.cfg.TailBytes, flushed: at.rev}
+	s.staged = staged{records: make(map[recordKey][]byte)}
+	s.current.Store(at.rev)
+	s.floor.Store(at.floor)
+	s.applied.Store(at.applied)
+	s.durable.Store(at.applied)
+	return s.readers.Swap(readers)
 }
 
 // Records calls fn for each stored record of kind, by name. It reads the file
@@ -200,7 +198,7 @@ func (s *Store) Records(kind string, fn func(name string, data []byte) error) er
 		return err
 	}
 	defer s.giveBack(r)
-	return r.conn.query("SELECT name, data FROM records WHERE kind = ? ORDER BY name", 2, func(row []driver.Value) error {
+	return r.conn.query(sqlRecords, 2, func(row []driver.Value) error {
 		data, _ := row[1].([]byte)
 		return fn(row[0].(string), data)
 	}, kind)

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -165,6 +166,7 @@ func (w *Writer) Publish(index uint64) []*Commit {
 	pending := s.tail.pending
 	s.mu.Unlock()
 	w.done, w.records = nil, w.records[:0]
+	s.arrivals.reached(index)
 
 	if compact {
 		s.keeper.wake(wakeCompact)
@@ -178,4 +180,20 @@ func (w *Writer) Publish(index uint64) []*Commit {
 		s.keeper.wake(wakeAge)
 	}
 	return done
+}
+
+// Bump lets revisions go on by so many above the newest one, and raises the
+// floor to there: whoever has seen revisions that this store never had finds
+// his compacted, instead of mistaking new ones for them. All that was published
+// must be on disk and out of memory (Config.TailBytes -1, WaitDurable).
+func (w *Writer) Bump(by int64) error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if len(w.s.tail.commits) > 0 || len(w.done) > 0 {
+		return fmt.Errorf("sqlstore: bump revision %d: %d commits are still in memory", w.rev, len(w.s.tail.commits)+len(w.done))
+	}
+	w.rev += by
+	w.floor = w.rev
+	w.s.tail.flushed = w.rev
+	return nil
 }

@@ -34,8 +34,8 @@ type Source interface {
 	Previous(key string, rev int64) (*sqlstore.Row, error)
 }
 
-// Hub knows all watchers. All methods may be called concurrently, Notify from
-// one goroutine only. Lock order: Hub.mu before Stream.mu.
+// Hub knows all watchers. All methods may be called concurrently, Notify and
+// Jumped from one goroutine only. Lock order: Hub.mu before Stream.mu.
 type Hub struct {
 	source Source
 
@@ -44,8 +44,8 @@ type Hub struct {
 	mu    sync.RWMutex
 	index *index
 	// notified is the newest revision that attached watchers were told of.
-	// It changes under mu held for reading (by Notify alone), so it stands
-	// still while mu is held for writing.
+	// It changes under mu, held for reading by Notify and for writing by Jumped,
+	// so it stands still for whoever else holds mu for writing.
 	notified atomic.Int64
 
 	streams atomic.Int64
@@ -80,6 +80,46 @@ func (h *Hub) Notify(commits []*sqlstore.Commit) {
 		}
 		h.notified.Store(c.Rev)
 	}
+}
+
+// Jumped tells that the source's revision has risen without Notify, since the
+// store adopted another member's database: every attached watcher reads history
+// from where it stands, and gets the compaction error if that lies below the
+// new floor. It is called by the goroutine that calls Notify, before its next
+// call, when the new state can be read.
+func (h *Hub) Jumped() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	rev := h.source.Rev()
+	// Progress answers read notified and look at the watchers under the
+	// stream's mu only. While notified rises last, none of them can overtake
+	// an event: at the old value nothing is missing, at the new one all who
+	// lack something are behind.
+	for _, w := range h.index.all() {
+		h.sendBackLocked(w, rev)
+	}
+	h.notified.Store(rev)
+}
+
+// sendBackLocked makes an attached watcher behind, unless it waits for what comes
+// after rev. What it has been given, or is being given by its sender, is all up
+// to the first revision that waits to be pulled: min says less, it is not moved
+// by commits that do not concern the watcher.
+func (h *Hub) sendBackLocked(w *watcher, rev int64) {
+	s := w.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.min > rev {
+		return
+	}
+	from := h.notified.Load() + 1
+	switch {
+	case len(w.pending) > 0:
+		from = w.pending[0]
+	case w.overflow != 0:
+		from = w.overflow
+	}
+	h.detachLocked(w, max(w.min, from))
 }
 
 // Stats is a picture for metrics.
@@ -125,9 +165,13 @@ func (h *Hub) detach(w *watcher, min int64) {
 	s := w.stream
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.gone {
-		return
+	if !w.gone {
+		h.detachLocked(w, min)
 	}
+}
+
+// detachLocked does it, with Hub.mu held for writing and the stream's mu.
+func (h *Hub) detachLocked(w *watcher, min int64) {
 	if w.attached {
 		w.attached = false
 		h.behind.Add(1)
@@ -135,5 +179,5 @@ func (h *Hub) detach(w *watcher, min int64) {
 	}
 	h.waiting.Add(-int64(len(w.pending)))
 	w.pending, w.overflow, w.min = nil, 0, min
-	s.enqueueLocked(w)
+	w.stream.enqueueLocked(w)
 }

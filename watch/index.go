@@ -2,6 +2,8 @@ package watch
 
 import (
 	"cmp"
+	"maps"
+	"slices"
 
 	"go.etcd.io/etcd/pkg/v3/adt"
 
@@ -71,6 +73,22 @@ func (x *index) remove(w *watcher) {
 	if len(g.watchers) == 0 {
 		x.ranges.Delete(iv)
 	}
+}
+
+// all lists the watchers in the index, in no order.
+func (x *index) all() []*watcher {
+	all := make([]*watcher, 0, x.size)
+	for _, set := range x.keys {
+		all = slices.AppendSeq(all, maps.Keys(set))
+	}
+	if x.ranges.Len() == 0 {
+		return all
+	}
+	x.ranges.Visit(interval(sqlstore.Span{}), func(n *adt.IntervalValue) bool {
+		all = slices.AppendSeq(all, maps.Keys(n.Val.(*group).watchers))
+		return true
+	})
+	return all
 }
 
 // match calls fn for each watcher of key.

@@ -162,8 +162,8 @@ func randomChanges(r *rand.Rand) []string {
 }
 
 // TestEveryEventOnce does random commits, flushes that empty the memory,
-// compactions, watchers and pulls, in one thread, and holds each watcher to the
-// model.
+// compactions, jumps, watchers and pulls, in one thread, and holds each watcher
+// to the model.
 func TestEveryEventOnce(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestEveryEventOnce(t *testing.T) {
 }
 
 func randomRun(t *testing.T, r *rand.Rand) {
-	store := openStore(t, []int64{-1, 2000, 1 << 20}[r.IntN(3)])
+	store, ahead := openStore(t, []int64{-1, 2000, 1 << 20}[r.IntN(3)]), openStore(t, -1)
 	h := NewHub(store)
 	s := h.NewStream()
 	defer s.Close()
@@ -193,9 +193,18 @@ func randomRun(t *testing.T, r *rand.Rand) {
 	for range 1500 {
 		switch n := r.IntN(100); {
 		case n < 40:
-			commits := publish(store, randomChanges(r)...)
+			changes := randomChanges(r)
+			commits := publish(store, changes...)
+			publish(ahead, changes...)
 			b.add(commits)
 			h.Notify(commits)
+		case n < 42:
+			b.add(getAhead(t, ahead, r))
+			adopt(t, store, ahead)
+			for range r.IntN(3) {
+				pull() // who pulls before the hub hears of it
+			}
+			h.Jumped()
 		case n < 50:
 			if err := store.WaitDurable(context.Background(), store.Applied()); err != nil {
 				t.Fatal(err)
@@ -203,6 +212,7 @@ func randomRun(t *testing.T, r *rand.Rand) {
 		case n < 52:
 			if rev := store.Rev() - r.Int64N(40); rev > store.Floor() {
 				compactStore(t, store, rev)
+				compactStore(t, ahead, rev)
 			}
 		case n < 60:
 			id++
@@ -234,11 +244,24 @@ func randomRun(t *testing.T, r *rand.Rand) {
 	}
 }
 
+// getAhead does some changes that another member has not heard of, and perhaps
+// a compaction, which may pass that member.
+func getAhead(t *testing.T, ahead *sqlstore.Store, r *rand.Rand) (commits []*sqlstore.Commit) {
+	t.Helper()
+	for range r.IntN(8) {
+		commits = append(commits, publish(ahead, randomChanges(r)...)...)
+	}
+	if rev := ahead.Rev() - r.Int64N(12); r.IntN(4) == 0 && rev > ahead.Floor() {
+		compactStore(t, ahead, rev)
+	}
+	return commits
+}
+
 // TestEveryEventOnceConcurrently is the same with a writer, a client and a
 // sender for each of several streams.
 func TestEveryEventOnceConcurrently(t *testing.T) {
 	const streams, commits = 4, 1200
-	store := openStore(t, 3000)
+	store, ahead := openStore(t, 3000), openStore(t, -1)
 	h := NewHub(store)
 	all := &book{} // rows only; complete once the writer has ended
 	var wg sync.WaitGroup
@@ -269,9 +292,18 @@ func TestEveryEventOnceConcurrently(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(5, 5))
 	for n := range commits {
-		made := publish(store, randomChanges(r)...)
+		changes := randomChanges(r)
+		made := publish(store, changes...)
+		publish(ahead, changes...)
 		all.add(made)
 		h.Notify(made)
+		if n%60 == 59 {
+			for range 10 {
+				all.add(publish(ahead, randomChanges(r)...))
+			}
+			adopt(t, store, ahead)
+			h.Jumped()
+		}
 		if n%100 == 99 {
 			if err := store.WaitDurable(ctx, store.Applied()); err != nil {
 				t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 //	commit [notify=no]                      one revision a line: put KEY VALUE or del KEY, apart by ';'
 //	commits N KEY                           N revisions of one put each
 //	notify                                  what a commit notify=no left
+//	jump                                    the hub hears of a jump instead of what a commit notify=no left
 //	watch STREAM KEY END [id=N] [start=N] [prev] [no-put] [no-delete] [progress] [fragment]
 //	cancel STREAM ID | reject STREAM | ask STREAM (progress) | tick STREAM | close STREAM
 //	next STREAM                             all that can be sent now
@@ -68,6 +69,9 @@ func (sc *script) run() string {
 		return sc.commit(lines)
 	case "notify":
 		sc.hub.Notify(sc.held)
+		sc.held = nil
+	case "jump":
+		sc.hub.Jumped()
 		sc.held = nil
 	case "watch":
 		return sc.watch()

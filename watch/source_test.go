@@ -2,6 +2,8 @@ package watch
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -166,6 +168,23 @@ func compactStore(t testing.TB, s *sqlstore.Store, rev int64) {
 	w.Publish(s.Applied() + 1)
 	if err := s.WaitCompacted(context.Background(), rev); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// adopt makes the store adopt the image of one that is ahead of it, without
+// telling the hub.
+func adopt(t testing.TB, store, ahead *sqlstore.Store) {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ahead.Image(context.Background(), func(int64) error { return nil }, f)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatalf("Image: %v", err)
+	}
+	if err := store.Adopt(f.Name()); err != nil {
+		t.Fatalf("Adopt: %v", err)
 	}
 }
 

@@ -316,14 +316,16 @@ func (s *Stream) takeProgressLocked() *Response {
 }
 
 // pull builds the response for w: from the revisions noted, or from history.
+// Revisions taken come first even if the hub has sent the watcher back to
+// history since: it will read from behind them.
 func (s *Stream) pull(w *watcher, revs []int64) (Response, bool) {
 	s.mu.Lock()
 	attached, overflow := w.attached, w.overflow
 	s.mu.Unlock()
-	if !attached {
-		return s.catchUp(w)
-	}
 	if len(revs) == 0 {
+		if !attached {
+			return s.catchUp(w)
+		}
 		if overflow != 0 {
 			s.hub.detach(w, overflow)
 		}
@@ -352,11 +354,17 @@ func (s *Stream) pull(w *watcher, revs []int64) (Response, bool) {
 	return s.finish(w, resp)
 }
 
-// putBack returns revisions that were taken and not used.
+// putBack returns revisions that were taken and not used. A watcher that was
+// sent back to history meanwhile reads them there.
 func (s *Stream) putBack(w *watcher, revs []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w.gone {
+		return
+	}
+	if !w.attached {
+		w.min = revs[0]
+		s.enqueueLocked(w)
 		return
 	}
 	s.hub.waiting.Add(int64(len(revs)))
