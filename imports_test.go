@@ -26,10 +26,11 @@ type floor struct {
 // longer used, is an edit to this table.
 var floors = []floor{
 	{"main", []string{"cli"}},
-	{"cli", []string{"server", "api"}},
-	{"server", []string{"api/ops", "api", "raftfsm", "watch", "txn", "lease", "sqlstore", "memtune", "safefile"}},
+	{"cli", []string{"server", "api/ops", "api", "cluster", "trust"}},
+	{"server", []string{"api/ops", "api", "cluster", "raftfsm", "watch", "txn", "lease", "sqlstore", "discovery", "peer", "trust", "memtune", "safefile"}},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore"}},
 	{"api", []string{"raftfsm", "watch", "txn", "lease", "sqlstore"}},
+	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
 	{"raftfsm", []string{"txn", "sqlstore", "safefile"}},
 	{"watch", []string{"sqlstore"}},
 	{"txn", []string{"sqlstore"}},

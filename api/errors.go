@@ -26,6 +26,12 @@ var wireErrors = []struct{ inner, wire error }{
 	{txn.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
 	{txn.ErrCorrupt, rpctypes.ErrGRPCCorrupt},
 	{txn.ErrTooManyChanges, rpctypes.ErrGRPCRequestTooLarge},
+	{txn.ErrMemberExists, rpctypes.ErrGRPCMemberExist},
+	{txn.ErrMemberNotFound, rpctypes.ErrGRPCMemberNotFound},
+	{txn.ErrMemberRemoved, rpctypes.ErrGRPCMemberNotFound},
+	{txn.ErrPeerURLExists, rpctypes.ErrGRPCPeerURLExist},
+	{txn.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
+	{txn.ErrNotLearner, rpctypes.ErrGRPCMemberNotLearner},
 	{sqlstore.ErrCompacted, rpctypes.ErrGRPCCompacted},
 	{sqlstore.ErrFuture, rpctypes.ErrGRPCFutureRev},
 	{sqlstore.ErrClosed, rpctypes.ErrGRPCStopped},
@@ -34,8 +40,10 @@ var wireErrors = []struct{ inner, wire error }{
 	{lease.ErrNotLeader, status.Error(codes.Unknown, "not a primary lessor")},
 	{raftfsm.ErrTooManyRequests, status.Error(codes.Unknown, "etcdserver: too many requests")},
 	{raftfsm.ErrNoLeader, rpctypes.ErrGRPCNoLeader},
+	{raftfsm.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
 	{raftfsm.ErrLeaderChanged, rpctypes.ErrGRPCLeaderChanged},
 	{raftfsm.ErrStopped, rpctypes.ErrGRPCStopped},
+	{raftfsm.ErrUnsent, status.Error(codes.DeadlineExceeded, "context deadline exceeded")}, // etcd's raft blocks
 	{raftfsm.ErrTooLarge, rpctypes.ErrGRPCRequestTooLarge},
 	{raftfsm.ErrTimeout, rpctypes.ErrGRPCTimeout},
 	// The disk's own words, with their paths, stay in the log.
@@ -47,6 +55,9 @@ var wireErrors = []struct{ inner, wire error }{
 
 // errTimeout: the server's own deadline for a request passed, not the client's.
 var errTimeout = errors.New("api: request timed out")
+
+// errNotEnoughStarted travels as Unknown, as it does from etcd.
+var errNotEnoughStarted = status.Error(codes.Unknown, "etcdserver: re-configuration failed due to not enough started members")
 
 // wireError translates err; one that is a status already stays as it is.
 func wireError(err error) error {

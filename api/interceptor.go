@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -18,10 +19,31 @@ const noLeaderPatience = 3
 
 // UnaryInterceptor understands the metadata that etcd's clients send.
 func (s *Server) UnaryInterceptor(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if s.learner() && !learnersAnswer(req) {
+		return nil, rpctypes.ErrGRPCNotSupportedForLearner
+	}
 	if _, err := s.admit(ctx, "unary"); err != nil {
 		return nil, err
 	}
 	return handler(ctx, req)
+}
+
+// learner reports whether this member has no vote.
+func (s *Server) learner() bool {
+	self := s.cfg.Node.Membership().Self
+	return self != nil && self.Learner
+}
+
+// learnersAnswer reports whether a learner answers req: what needs neither a
+// quorum nor fresh data (etcd isRPCSupportedForLearner).
+func learnersAnswer(req any) bool {
+	switch r := req.(type) {
+	case *pb.StatusRequest:
+		return true
+	case *pb.RangeRequest:
+		return r.Serializable
+	}
+	return false
 }
 
 // admit reads a request's metadata; requireLeader tells whether the client
@@ -70,7 +92,10 @@ func NewStreams(s *Server) *Streams {
 }
 
 // Interceptor is UnaryInterceptor for streams.
-func (t *Streams) Interceptor(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+func (t *Streams) Interceptor(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if t.s.learner() && info.FullMethod != pb.Maintenance_Snapshot_FullMethodName {
+		return rpctypes.ErrGRPCNotSupportedForLearner
+	}
 	require, err := t.s.admit(ss.Context(), "stream")
 	if err != nil {
 		return err

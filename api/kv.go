@@ -221,7 +221,7 @@ func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, err
 	resp, err := s.cfg.Node.Propose(ctx, cmd)
 	if err != nil {
 		err = wireError(err)
-		if s.cfg.Metrics != nil && status.Code(err) == codes.Unavailable {
+		if code := status.Code(err); s.cfg.Metrics != nil && (code == codes.Unavailable || code == codes.DeadlineExceeded) {
 			s.cfg.Metrics.Failed.Inc()
 		}
 		return none, err

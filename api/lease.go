@@ -8,8 +8,10 @@ import (
 	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"limpet/lease"
+	"limpet/raftfsm"
 	"limpet/txn"
 )
 
@@ -85,37 +87,72 @@ func (l *leaseServer) keepAlive(g pb.Lease_LeaseKeepAliveServer) error {
 		// The header before the renewal: a lease revoked at revision 4 must not
 		// seem to have been alive at 4.
 		resp := &pb.LeaseKeepAliveResponse{ID: r.ID, Header: l.s.fill(&pb.ResponseHeader{})}
-		resp.TTL, err = l.s.cfg.Lease.Renew(r.ID)
-		switch {
-		case errors.Is(err, lease.ErrNotFound): // TTL 0 says so
-		case err != nil:
+		renewed, err := renew(g.Context(), l.s, r)
+		if err != nil {
 			return err
-		case l.s.cfg.Metrics != nil:
-			l.s.cfg.Metrics.LeaseRenewed.Inc()
 		}
+		resp.TTL = renewed.TTL
 		if err := g.Send(resp); err != nil {
 			return err
 		}
 	}
 }
 
-// LeaseTimeToLive implements pb.LeaseServer. An unknown lease is no error: its
-// TTL is -1.
-func (l *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
-	if err := l.s.confirm(ctx); err != nil {
-		return nil, wireError(err)
+// renew has the leader, who alone knows deadlines, renew a lease.
+func renew(ctx context.Context, s *Server, r *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+	if s.cfg.Node.Leading() {
+		return s.LeadKeepAlive(ctx, r)
 	}
-	resp := &pb.LeaseTimeToLiveResponse{Header: l.s.fill(&pb.ResponseHeader{}), ID: r.ID}
-	remaining, granted, err := l.s.cfg.Lease.TimeToLive(r.ID)
+	return atLeader(ctx, s, "LeaseKeepAlive", r, s.LeadKeepAlive)
+}
+
+// LeadKeepAlive renews a lease at the leader. A lease that is gone has TTL 0.
+func (s *Server) LeadKeepAlive(_ context.Context, r *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+	ttl, err := s.cfg.Lease.Renew(r.ID)
+	switch {
+	case errors.Is(err, lease.ErrNotFound):
+		return &pb.LeaseKeepAliveResponse{ID: r.ID}, nil
+	case errors.Is(err, lease.ErrNotLeader):
+		return nil, raftfsm.ErrNotLeader
+	case err != nil:
+		return nil, err
+	case s.cfg.Metrics != nil:
+		s.cfg.Metrics.LeaseRenewed.Inc()
+	}
+	return &pb.LeaseKeepAliveResponse{ID: r.ID, TTL: ttl}, nil
+}
+
+// LeadTimeToLive tells of a lease at the leader. An unknown one has TTL -1.
+func (s *Server) LeadTimeToLive(_ context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	resp := &pb.LeaseTimeToLiveResponse{ID: r.ID}
+	remaining, granted, err := s.cfg.Lease.TimeToLive(r.ID)
 	switch {
 	case errors.Is(err, lease.ErrNotFound):
 		resp.TTL = -1
 		return resp, nil
+	case errors.Is(err, lease.ErrNotLeader):
+		return nil, raftfsm.ErrNotLeader
 	case err != nil:
-		return nil, wireError(err)
+		return nil, err
 	}
 	resp.TTL, resp.GrantedTTL = remaining, granted
-	if r.Keys {
+	return resp, nil
+}
+
+// LeaseTimeToLive implements pb.LeaseServer. An unknown lease is no error: its
+// TTL is -1.
+func (l *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	if err := l.s.confirm(ctx); errors.Is(err, errTimeout) && l.s.cfg.Node.Leader() == 0 {
+		return nil, rpctypes.ErrGRPCNoLeader
+	} else if err != nil {
+		return nil, wireError(err)
+	}
+	resp, err := atLeader(ctx, l.s, "LeaseTimeToLive", r, l.s.LeadTimeToLive)
+	if err != nil {
+		return nil, wireError(err)
+	}
+	resp.Header = l.s.fill(&pb.ResponseHeader{})
+	if r.Keys && resp.TTL >= 0 {
 		keys := l.s.cfg.Store.LeaseKeys(r.ID)
 		slices.Sort(keys)
 		for _, k := range keys {
@@ -125,11 +162,9 @@ func (l *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLive
 	return resp, nil
 }
 
-// LeaseLeases implements pb.LeaseServer.
-func (l *leaseServer) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
-	if err := l.s.confirm(ctx); err != nil {
-		return nil, wireError(err)
-	}
+// LeaseLeases implements pb.LeaseServer. As in etcd it is local, and works
+// without a leader.
+func (l *leaseServer) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
 	resp := &pb.LeaseLeasesResponse{Header: l.s.fill(&pb.ResponseHeader{})}
 	for _, id := range l.s.cfg.Lease.Leases() {
 		resp.Leases = append(resp.Leases, &pb.LeaseStatus{ID: id})

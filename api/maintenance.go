@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"limpet/raftfsm"
 	"limpet/txn"
 )
 
@@ -24,7 +26,10 @@ type maintenanceServer struct {
 // Alarm implements pb.MaintenanceServer.
 func (m *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	if r.Action == pb.AlarmRequest_GET {
-		if err := m.s.confirm(ctx); err != nil {
+		// etcd has this go through its log, as it does a change of alarms.
+		if err := m.s.confirm(ctx); errors.Is(err, errTimeout) && m.s.cfg.Node.Leader() == 0 {
+			return nil, wireError(raftfsm.ErrUnsent)
+		} else if err != nil {
 			return nil, wireError(err)
 		}
 		resp := &pb.AlarmResponse{Header: m.s.fill(&pb.ResponseHeader{})}
@@ -57,6 +62,7 @@ func (m *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.Stat
 		Version: Version, StorageVersion: ClusterVersion,
 		Leader: st.Leader, RaftIndex: st.Committed, RaftAppliedIndex: st.Applied, RaftTerm: st.Term,
 		DbSize: size.Size, DbSizeInUse: size.SizeInUse, DbSizeQuota: s.cfg.QuotaBytes,
+		IsLearner:     s.learner(),
 		DowngradeInfo: &pb.DowngradeInfo{},
 	}
 	if st.Leader == 0 {
@@ -151,14 +157,23 @@ func (w *snapshotWriter) finish() error {
 	return w.out.Send(&pb.SnapshotResponse{Blob: w.sum.Sum(nil), Version: ClusterVersion})
 }
 
-// MoveLeader implements pb.MaintenanceServer. In a cluster of one, only this
-// member can be named.
-func (m *maintenanceServer) MoveLeader(_ context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+// MoveLeader implements pb.MaintenanceServer. Only the leader does it.
+func (m *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
 	if m.s.cfg.Node.Leader() != m.s.cfg.MemberID {
 		return nil, rpctypes.ErrGRPCNotLeader
 	}
-	if r.TargetID != m.s.cfg.MemberID {
+	to := m.s.cfg.Node.Membership().Member(r.TargetID)
+	if to == nil || to.Learner {
 		return nil, rpctypes.ErrGRPCBadLeaderTransferee
+	}
+	if r.TargetID == m.s.cfg.MemberID {
+		return &pb.MoveLeaderResponse{}, nil
+	}
+	tctx, cancel := context.WithTimeout(ctx, m.s.RequestTimeout())
+	defer cancel()
+	if err := m.s.cfg.Node.HandOver(tctx, r.TargetID); err != nil {
+		m.s.log.Warn("leadership could not be handed over", "to", fmt.Sprintf("%x", r.TargetID), "error", err)
+		return nil, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")
 	}
 	return &pb.MoveLeaderResponse{}, nil
 }

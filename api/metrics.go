@@ -1,10 +1,13 @@
 package api
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/status"
 )
 
 // Metrics are the counters that api itself raises; the names are etcd's.
@@ -13,7 +16,9 @@ type Metrics struct {
 	LeaseExpired   prometheus.Counter
 	LeaseRenewed   prometheus.Counter
 	Ranges         prometheus.Counter
-	Failed         prometheus.Counter // proposals that the cluster did not decide on
+	Failed         prometheus.Counter     // proposals that the cluster did not decide on
+	Promoted       prometheus.Counter     // learners, while this member leads
+	NotPromoted    *prometheus.CounterVec // by Reason
 	Defragmenting  prometheus.Gauge
 	RangeTook      prometheus.Observer // seconds
 	RequestTook    prometheus.Observer // seconds, of linearizable and local ranges
@@ -40,6 +45,30 @@ func (m *Metrics) countRequest(kind, version string) {
 	c.(prometheus.Counter).Inc()
 }
 
+// promotionReasons are etcd's words in its metrics, where they differ from those
+// that it sends.
+var promotionReasons = []struct {
+	err    error
+	reason string
+}{
+	{rpctypes.ErrGRPCMemberNotFound, "membership: ID not found"},
+	{rpctypes.ErrGRPCMemberNotLearner, "membership: can only promote a learner member"},
+}
+
+func (m *Metrics) countPromotion(err error) {
+	if err == nil {
+		m.Promoted.Inc()
+		return
+	}
+	reason := status.Convert(err).Message()
+	for _, r := range promotionReasons {
+		if errors.Is(err, r.err) {
+			reason = r.reason
+		}
+	}
+	m.NotPromoted.WithLabelValues(reason).Inc()
+}
+
 // NewMetrics registers the metrics with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
@@ -56,7 +85,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m.Ranges = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_mvcc_range_total", Help: "Total number of ranges seen by this member."})
 	m.Failed = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_server_proposals_failed_total", Help: "The total number of failed proposals seen."})
 	m.Defragmenting = prometheus.NewGauge(prometheus.GaugeOpts{Name: "etcd_disk_defrag_inflight", Help: "Whether or not defrag is active on the member. 1 means active, 0 means not."})
-	reg.MustRegister(m.Failed, m.Defragmenting)
+	m.Promoted = prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_server_learner_promote_successes", Help: "The total number of successful learner promotions while this member is leader."})
+	m.NotPromoted = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "etcd_server_learner_promote_failures", Help: "The total number of failed learner promotions (likely learner not ready) while this member is leader."}, []string{"Reason"})
+	reg.MustRegister(m.Failed, m.Promoted, m.NotPromoted, m.Defragmenting)
 	ranges := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "etcd_server_range_duration_seconds", Help: "The latency distributions of successful range in the store.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 20),

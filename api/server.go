@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"limpet/lease"
 	"limpet/raftfsm"
@@ -33,6 +34,13 @@ type Config struct {
 	Hub   *watch.Hub
 	Lease *lease.Lessor
 
+	// Lead has the member that leads do a call of its peer service, LeadMemberAdd
+	// and others; raftfsm.ErrNoLeader or ErrNotLeader if there is none, or it
+	// ceased to lead before anything happened. nil: there are no other members.
+	Lead func(ctx context.Context, method string, req, resp proto.Message) error
+
+	RelaxedReconfig bool          // do not protect the quorum when members change
+	MaxLearners     int           // learners added by hand; 0: no bound
 	MaxTxnOps       int           // 128
 	MaxRequestBytes int           // 1.5 MiB
 	QuotaBytes      int64         // 2 GiB; negative: no quota

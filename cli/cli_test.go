@@ -89,6 +89,8 @@ func TestStatus(t *testing.T) {
 	cfg.Name = "board"
 	cfg.DataDir = filepath.Join(t.TempDir(), "data")
 	cfg.ListenClientURLs = []string{"http://" + here}
+	cfg.ListenPeerURLs = []string{"http://" + freePort(t)}
+	cfg.AdvertisePeerURLs = cfg.ListenPeerURLs
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +105,7 @@ func TestStatus(t *testing.T) {
 	}()
 
 	out, err := limpet("status", "--endpoints", here)
-	if err != nil || !strings.Contains(out, "board") || !strings.Contains(out, "leader") || strings.Count(out, "\n") != 2 {
+	if err != nil || !strings.Contains(out, "board") || !strings.Contains(out, "leader") || strings.Count(out, "\n") != 6 {
 		t.Errorf("limpet status: %v, got\n%s", err, out)
 	}
 	// The variable names the members as the flag does.
@@ -112,9 +114,13 @@ func TestStatus(t *testing.T) {
 	if err == nil || err.Error() != "1 of 2 members did not answer" {
 		t.Errorf("limpet status with one of two there: got %v", err)
 	}
-	var rows []memberStatus
-	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+	var all clusterStatus
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%v in %s", err, out)
+	}
+	rows := all.Endpoints
+	if c := all.Cluster; c == nil || len(c.Members) != 1 || c.Members[0].Role != "leader" || !c.Members[0].Answers {
+		t.Errorf("the cluster: got %+v, want the one member, leading", c)
 	}
 	if len(rows) != 2 || rows[0].Name != "board" || rows[0].Role != "leader" || rows[0].Revision != 1 || rows[0].Version != api.Version || rows[0].Quota != 2<<30 {
 		t.Errorf("the member that is there: got %+v", rows)

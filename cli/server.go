@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"limpet/cluster"
 	"limpet/server"
 )
 
@@ -60,7 +61,12 @@ func serverCommand(version string) *cli.Command {
 			if err := cfg.Validate(); err != nil {
 				return err
 			}
-			return runServer(cfg, log)
+			for {
+				err := runServer(cfg, log)
+				if err == nil || !server.Rejoins(err, cfg, log) {
+					return err
+				}
+			}
 		},
 	}
 }
@@ -80,7 +86,12 @@ func runServer(cfg server.Config, log *slog.Logger) error {
 	case <-ctx.Done():
 		log.Info("stopping: streams end, requests under way finish, the last changes are flushed")
 	case err = <-s.Failed():
-		log.Error("stopping: a listener failed", "error", err)
+		if errors.Is(err, cluster.ErrRemoved) {
+			// As etcd does: it is no failure, and trying again would not help.
+			log.Error("the member has been permanently removed from the cluster; stopping")
+			return s.Stop()
+		}
+		log.Error("stopping: the member cannot go on", "error", err)
 	}
 	began := time.Now()
 	err = errors.Join(err, s.Stop())
@@ -155,10 +166,10 @@ func etcdLayout(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
 		return a
 	}
-	switch a.Key {
-	case slog.TimeKey:
+	switch {
+	case a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime: // raft has a duration of that name
 		return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z0700"))
-	case slog.LevelKey:
+	case a.Key == slog.LevelKey:
 		return slog.String(slog.LevelKey, strings.ToLower(a.Value.String()))
 	}
 	if d, ok := a.Value.Any().(time.Duration); ok {

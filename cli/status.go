@@ -11,6 +11,8 @@ import (
 	"github.com/urfave/cli/v2"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"limpet/cluster"
 )
 
 // memberStatus is one row of limpet status, and its JSON form.
@@ -45,8 +47,10 @@ func statusCommand() *cli.Command {
 			if o := c.String("output"); o != "text" && o != "json" {
 				return badValue("output", o, "text or json")
 			}
-			rows, failed := askAll(c.Context, splitList(c.String("endpoints")), c.Duration("timeout"))
-			if err := printStatus(c.App.Writer, rows, c.String("output")); err != nil {
+			endpoints := splitList(c.String("endpoints"))
+			report, _ := askReport(c.Context, endpoints, c.Duration("timeout"))
+			rows, failed := askAll(c.Context, endpoints, c.Duration("timeout"))
+			if err := printStatus(c.App.Writer, report, rows, c.String("output")); err != nil {
 				return err
 			}
 			if failed > 0 {
@@ -107,11 +111,22 @@ func ask(ctx context.Context, endpoint string, timeout time.Duration) (memberSta
 	return row, nil
 }
 
-func printStatus(w io.Writer, rows []memberStatus, output string) error {
+// clusterStatus is the JSON form of limpet status.
+type clusterStatus struct {
+	Cluster   *cluster.Report `json:"cluster,omitempty"` // as the first endpoint that answered sees it
+	Endpoints []memberStatus  `json:"endpoints"`
+}
+
+func printStatus(w io.Writer, report *cluster.Report, rows []memberStatus, output string) error {
 	if output == "json" {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		return enc.Encode(rows)
+		return enc.Encode(clusterStatus{report, rows})
+	}
+	if report != nil {
+		if err := printReport(w, report); err != nil {
+			return err
+		}
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "ENDPOINT\tNAME\tID\tROLE\tREVISION\tTERM\tAPPLIED\tDB SIZE\tIN USE\tQUOTA\tANSWERED IN")

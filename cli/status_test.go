@@ -64,17 +64,18 @@ func TestPrintStatusAsText(t *testing.T) {
 // Scripts read the JSON: what goes in must come out under the documented names.
 func TestPrintStatusAsJSON(t *testing.T) {
 	text := printed(t, "json", board, ill, gone)
-	var got []memberStatus
+	var got clusterStatus
 	if err := json.Unmarshal([]byte(text), &got); err != nil {
 		t.Fatalf("status as JSON: %v in\n%s", err, text)
 	}
-	if want := []memberStatus{board, ill, gone}; !reflect.DeepEqual(got, want) {
+	if want := (clusterStatus{Endpoints: []memberStatus{board, ill, gone}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("status through JSON:\n got %+v\nwant %+v", got, want)
 	}
-	var fields []map[string]any
-	if err := json.Unmarshal([]byte(text), &fields); err != nil {
+	var raw struct{ Endpoints []map[string]any }
+	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		t.Fatal(err)
 	}
+	fields := raw.Endpoints
 	for name, want := range map[string]any{
 		"endpoint": "10.0.0.1:2379", "id": "8e9e05c52164694d", "name": "board", "role": "leader", "etcd_version": "3.7.3",
 		"revision": 4711.0, "term": 3.0, "applied_index": 812.0, "db_size_bytes": 3.0 * (1 << 20), "db_size_in_use_bytes": 2.0 * (1 << 20),
@@ -92,7 +93,7 @@ func TestPrintStatusAsJSON(t *testing.T) {
 func printed(t *testing.T, output string, rows ...memberStatus) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := printStatus(&out, rows, output); err != nil {
+	if err := printStatus(&out, nil, rows, output); err != nil {
 		t.Fatalf("printStatus(%s): %v", output, err)
 	}
 	return out.String()

@@ -4,54 +4,96 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 
 	"limpet/txn"
 )
 
 // An entry is one raft log entry: a batch of commands with one time.
 //
-//	byte  0      format version, 1
+//	byte  0      format, 1 or 2
 //	byte  1-8    ID of the member that proposed it, big endian
 //	byte  9-16   the proposer's number for the batch
 //	byte 17-24   the proposer's wall clock, Unix milliseconds
-//	then, to the end, for each command:
+//	then, for each command:
 //	byte         kind (txn)
 //	uvarint      length
 //	bytes        the command
+//	then, in format 2:
+//	4 bytes      CRC-32C of all bytes before, big endian
 //
-// A version this program does not know stops the member before it changes
-// anything: a newer limpet must first be installed everywhere.
+// raft-wal does not check what it reads, and cards rot: format 2 is for that. It
+// is written once every member reads it, so that members of two versions run
+// side by side while they are upgraded. A format this program does not know
+// stops the member before it changes anything: a newer limpet must first be
+// installed everywhere.
 const (
-	entryVersion = 1
-	entryHeader  = 25
+	// EntryFormat is the newest format that this program reads and writes.
+	EntryFormat = 2
+	entryHeader = 25
+	entrySum    = 4
 )
 
 var errEntry = errors.New("raftfsm: malformed log entry")
 
 type entryHead struct {
+	format byte
 	member uint64
 	batch  uint64
 	time   int64
 }
 
 func appendHead(b []byte, h entryHead) []byte {
-	b = append(b, entryVersion)
+	b = append(b, h.format)
 	b = binary.BigEndian.AppendUint64(b, h.member)
 	b = binary.BigEndian.AppendUint64(b, h.batch)
 	return binary.BigEndian.AppendUint64(b, uint64(h.time))
+}
+
+// sealEntry ends an entry.
+func sealEntry(b []byte) []byte {
+	if b[0] < 2 {
+		return b
+	}
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+// checkSum makes sure that an entry is as it was written. One without a sum, or
+// of a format not known here, is left to decodeHead.
+func checkSum(b []byte) error {
+	if len(b) < entryHeader+entrySum || b[0] != 2 {
+		return nil
+	}
+	body, sum := b[:len(b)-entrySum], binary.BigEndian.Uint32(b[len(b)-entrySum:])
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return fmt.Errorf("%w: checksum %08x, want %08x: it was damaged on the disk or on the way", errEntry, got, sum)
+	}
+	return nil
 }
 
 func decodeHead(b []byte) (h entryHead, rest []byte, err error) {
 	if len(b) < entryHeader {
 		return h, nil, fmt.Errorf("%w: %d bytes, want at least %d", errEntry, len(b), entryHeader)
 	}
-	if b[0] != entryVersion {
-		return h, nil, fmt.Errorf("%w: format %d, this program knows %d: upgrade limpet", errEntry, b[0], entryVersion)
+	rest = b[entryHeader:]
+	switch b[0] {
+	case 1:
+	case 2:
+		if len(rest) < entrySum {
+			return h, nil, fmt.Errorf("%w: %d bytes, want at least %d", errEntry, len(b), entryHeader+entrySum)
+		}
+		if err := checkSum(b); err != nil {
+			return h, nil, err
+		}
+		rest = rest[:len(rest)-entrySum]
+	default:
+		return h, nil, fmt.Errorf("%w: format %d, this program knows %d: upgrade limpet", errEntry, b[0], EntryFormat)
 	}
+	h.format = b[0]
 	h.member = binary.BigEndian.Uint64(b[1:])
 	h.batch = binary.BigEndian.Uint64(b[9:])
 	h.time = int64(binary.BigEndian.Uint64(b[17:]))
-	return h, b[entryHeader:], nil
+	return h, rest, nil
 }
 
 func appendCommand(b []byte, kind byte, data []byte) []byte {
@@ -77,4 +119,14 @@ func decodeCommands(b []byte) ([]txn.Command, error) {
 		b = b[n:]
 	}
 	return cmds, nil
+}
+
+// checkEntry makes sure that the entry of another member can be applied: one
+// that cannot would stop every member.
+func checkEntry(b []byte) error {
+	_, rest, err := decodeHead(b)
+	if err == nil {
+		_, err = decodeCommands(rest)
+	}
+	return err
 }

@@ -34,6 +34,9 @@ func allKinds() []txn.Command {
 
 func encode(t testing.TB, h entryHead, cmds ...txn.Command) []byte {
 	t.Helper()
+	if h.format == 0 {
+		h.format = EntryFormat
+	}
 	b := appendHead(nil, h)
 	for _, cmd := range cmds {
 		kind, data, err := txn.Append(nil, cmd)
@@ -42,7 +45,7 @@ func encode(t testing.TB, h entryHead, cmds ...txn.Command) []byte {
 		}
 		b = appendCommand(b, kind, data)
 	}
-	return b
+	return sealEntry(b)
 }
 
 func decode(b []byte) (entryHead, []txn.Command, error) {
@@ -82,6 +85,7 @@ func TestEntryRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			c.head.format = EntryFormat
 			if head != c.head {
 				t.Errorf("head: got %+v, want %+v", head, c.head)
 			}
@@ -99,7 +103,8 @@ func TestEntryRoundTrip(t *testing.T) {
 
 // The layout is on disk: a change of these bytes is a new format version.
 func TestEntryBytes(t *testing.T) {
-	got := encode(t, entryHead{member: 0x0102, batch: 0x0304, time: 0x0506}, &pb.PutRequest{Key: []byte("k"), Value: []byte("v")})
+	put := &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}
+	got := encode(t, entryHead{format: 1, member: 0x0102, batch: 0x0304, time: 0x0506}, put)
 	want := []byte{
 		1,
 		0, 0, 0, 0, 0, 0, 1, 2,
@@ -110,13 +115,31 @@ func TestEntryBytes(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("entry:\n got %v\nwant %v", got, want)
 	}
+	got = encode(t, entryHead{format: 2, member: 0x0102, batch: 0x0304, time: 0x0506}, put)
+	want[0] = 2
+	want = append(want, 194, 184, 158, 162) // CRC-32C
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("entry of format 2:\n got %v\nwant %v", got, want)
+	}
+}
+
+// Whatever bit of an entry flips, it is noticed.
+func TestEntryDamage(t *testing.T) {
+	whole := encode(t, entryHead{member: 1, batch: 2, time: 3}, allKinds()[:2]...)
+	for bit := range len(whole) * 8 {
+		damaged := append([]byte(nil), whole...)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		if _, _, err := decode(damaged); err == nil {
+			t.Errorf("bit %d of %d flipped: decoded", bit, len(whole)*8)
+		}
+	}
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	whole := encode(t, entryHead{member: 1, batch: 2, time: 3}, allKinds()...)
+	whole := encode(t, entryHead{format: 1, member: 1, batch: 2, time: 3}, allKinds()...)
 	head := whole[:entryHeader:entryHeader]
 	newer := append([]byte(nil), whole...)
-	newer[0] = entryVersion + 1
+	newer[0] = EntryFormat + 1
 	for _, c := range []struct {
 		name  string
 		entry []byte
@@ -124,7 +147,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}{
 		{"nothing", nil, "0 bytes, want at least 25"},
 		{"half a head", head[:entryHeader-1], "24 bytes, want at least 25"},
-		{"a newer format", newer, "format 2, this program knows 1: upgrade limpet"},
+		{"a newer format", newer, "format 3, this program knows 2: upgrade limpet"},
 		{"a kind without a length", append(head, 1), "command 0 claims 0 bytes, 0 are left"},
 		{"a length without an end", append(head, 1, 0x80), "command 0 claims 0 bytes, 1 are left"},
 		{"a length that overflows", append(head, append([]byte{1}, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2)...), "command 0 claims"},

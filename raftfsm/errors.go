@@ -3,7 +3,9 @@ package raftfsm
 import "errors"
 
 var (
-	ErrNoLeader        = errors.New("raftfsm: no leader")
+	ErrNoLeader = errors.New("raftfsm: no leader")
+	// ErrNotLeader: whoever was asked does not lead; nothing happened.
+	ErrNotLeader       = errors.New("raftfsm: not the leader")
 	ErrLeaderChanged   = errors.New("raftfsm: leader changed")
 	ErrStopped         = errors.New("raftfsm: server stopped")
 	ErrTooManyRequests = errors.New("raftfsm: too many requests")
@@ -11,5 +13,7 @@ var (
 	// once it can.
 	ErrLogFailed = errors.New("raftfsm: the raft log could not be written")
 	ErrTimeout   = errors.New("raftfsm: request timed out")
-	ErrTooLarge  = errors.New("raftfsm: request is too large")
+	// ErrUnsent: there was no leader to propose to for so long; nothing happened.
+	ErrUnsent   = errors.New("raftfsm: no leader to propose to")
+	ErrTooLarge = errors.New("raftfsm: request is too large")
 )

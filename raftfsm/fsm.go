@@ -1,9 +1,9 @@
 package raftfsm
 
 import (
-	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -19,12 +19,52 @@ type fsm struct {
 	store    *sqlstore.Store
 	proposer *proposer
 	cfg      *Config
+	snaps    *manifestStore
+	applied  func(newest *raft.Log) // after each batch
 
 	// What API calls may know of the state, replaced whole after each batch
 	// that changed it.
 	alarms  atomic.Pointer[[]txn.Alarm]
-	members atomic.Pointer[[]*txn.Member]
-	term    atomic.Uint64 // term of the newest entry of our own that was applied
+	members atomic.Pointer[Membership]
+	term    uint64 // of the newest entry applied
+}
+
+// Membership is what the members have agreed on about themselves. It is
+// immutable.
+type Membership struct {
+	Cluster   uint64 // 0 until the cluster is founded
+	Recovered uint64 // the cluster whose data this one began with, 0 if none
+	Members   []*txn.Member
+	Removed   []uint64    // ascending
+	Self      *txn.Member // this member; nil if it is none, or none yet
+}
+
+// Member returns the member of id, nil if there is none.
+func (m *Membership) Member(id uint64) *txn.Member {
+	for _, mb := range m.Members {
+		if mb.ID == id {
+			return mb
+		}
+	}
+	return nil
+}
+
+// Format is the newest format of entries that all members read, as far as they
+// have reported; 1 while nobody has.
+func (m *Membership) Format() int {
+	format := 0
+	for _, mb := range m.Members {
+		if mb.Started() && (format == 0 || max(mb.Format, 1) < format) {
+			format = max(mb.Format, 1)
+		}
+	}
+	return max(format, 1)
+}
+
+// WasRemoved reports whether id was a member and is none any more.
+func (m *Membership) WasRemoved(id uint64) bool {
+	_, found := slices.BinarySearch(m.Removed, id)
+	return found
 }
 
 // answer is a result on its way to the proposer that waits for it.
@@ -57,6 +97,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	for _, a := range answers {
 		a.to.result <- a.result
 	}
+	if last != 0 && f.applied != nil {
+		f.applied(logs[len(logs)-1])
+	}
 	if f.cfg.Observe.Apply != nil && last != 0 {
 		f.cfg.Observe.Apply(time.Since(began), len(logs))
 	}
@@ -64,6 +107,10 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 }
 
 func (f *fsm) applyEntry(l *raft.Log, answers []answer) []answer {
+	if l.Term > f.term {
+		f.term = l.Term
+		f.proposer.newTerm(l.Term)
+	}
 	head, rest, err := decodeHead(l.Data)
 	if err != nil {
 		// Going on would leave this member different from the others.
@@ -86,9 +133,6 @@ func (f *fsm) applyEntry(l *raft.Log, answers []answer) []answer {
 			_, _ = f.state.Apply(cmd, head.time)
 		}
 	}
-	if head.member == f.cfg.MemberID {
-		f.term.Store(l.Term)
-	}
 	return answers
 }
 
@@ -110,8 +154,10 @@ func (f *fsm) publishAlarms() {
 }
 
 func (f *fsm) publishMembers() {
-	members := f.state.Members()
-	f.members.Store(&members)
+	m := &Membership{Members: f.state.Members(), Removed: f.state.Removed()}
+	m.Cluster, m.Recovered = f.state.Cluster()
+	m.Self = m.Member(f.cfg.MemberID)
+	f.members.Store(m)
 }
 
 // Apply implements raft.FSM; raft calls ApplyBatch instead.
@@ -123,8 +169,47 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return &virtualSnapshot{store: f.store, index: f.store.Applied()}, nil
 }
 
-// Restore implements raft.FSM. raft calls it only when a leader has sent an
-// image, which takes a second member.
+// Restore implements raft.FSM: the image that a leader has sent becomes the
+// database. raft calls it between batches.
 func (f *fsm) Restore(source io.ReadCloser) error {
-	return errors.Join(errors.New("raftfsm: a cluster of one member cannot receive an image"), source.Close())
+	if err := source.Close(); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := f.snaps.adopt(f.store); err != nil {
+		return fmt.Errorf("adopt the image from the leader: %w", err)
+	}
+	state, err := txn.Load(f.store)
+	if err != nil {
+		// The old state does not belong to the new database.
+		panic(fmt.Sprintf("read the adopted database: %v", err))
+	}
+	effects := txn.Effects{Alarms: true, Members: true}
+	effects.Granted, effects.Revoked = diffLeases(f.state.Leases(), state.Leases())
+	f.state = state
+	if f.cfg.OnJump != nil {
+		f.cfg.OnJump()
+	}
+	f.tell(effects)
+	f.cfg.Logger.Info("adopted the database of the leader: this member was too far behind for the log",
+		"revision", f.store.Rev(), "index", f.store.Applied(), "took", time.Since(began))
+	return nil
+}
+
+// diffLeases tells what was granted and revoked in between.
+func diffLeases(before, after []txn.Lease) (granted []txn.Lease, revoked []int64) {
+	gone := make(map[int64]txn.Lease, len(before))
+	for _, l := range before {
+		gone[l.ID] = l
+	}
+	for _, l := range after {
+		if gone[l.ID] != l {
+			granted = append(granted, l)
+		}
+		delete(gone, l.ID)
+	}
+	for id := range gone {
+		revoked = append(revoked, id)
+	}
+	return granted, revoked
 }

@@ -23,18 +23,30 @@ const segmentBytes = 4 << 20
 // sampleBytes is how finely the log's bytes are mapped to indexes.
 const sampleBytes = 256 << 10
 
+// syncsKept is how many durations of writes are remembered.
+const syncsKept = 128
+
+// mostKept bounds, in multiples of what is kept anyway, what is kept for a
+// member that was sent an image: beyond it, it needs another one.
+const mostKept = 16
+
 // logStore is raft-wal with its size known in bytes, so that the log can be
 // bounded in them, and with ears: it tells when entries are on disk.
 type logStore struct {
 	*wal.WAL
 	vfs      *walFS
 	keep     int64 // bytes that head trimming leaves, for members that lag
-	onStored func()
+	onStored func(took time.Duration)
 	onBroken func(error)
 	observe  func(took time.Duration, bytes int)
+	floor    func() (index uint64, ok bool) // somebody needs the log above index; may be nil
+	began    atomic.Int64                   // when the write under way began, Unix nanoseconds; 0 if none is
 
 	written atomic.Int64 // bytes ever appended; with samples, maps bytes to index
 	trimmed atomic.Int64 // the same count at the newest trim
+
+	took   [syncsKept]atomic.Int64 // durations of the newest writes, nanoseconds
+	writes atomic.Uint64           // counts them
 
 	mu      sync.Mutex // guards samples
 	samples []sample   // ascending
@@ -107,8 +119,19 @@ func (l *logStore) Close() error {
 
 // StoreLogs implements raft.LogStore.
 func (l *logStore) StoreLogs(logs []*raft.Log) error {
+	for _, e := range logs {
+		if e.Type != raft.LogCommand {
+			continue
+		}
+		if err := checkSum(e.Data); err != nil { // before it spreads
+			return fmt.Errorf("index %d: %w", e.Index, err)
+		}
+	}
 	began := time.Now()
-	if err := l.WAL.StoreLogs(logs); err != nil {
+	l.began.Store(began.UnixNano())
+	err := l.WAL.StoreLogs(logs)
+	l.began.Store(0)
+	if err != nil {
 		if errors.Is(err, wal.ErrSealed) && l.onBroken != nil {
 			// A rotation failed, for want of disk space, say. raft-wal cannot
 			// go on in this process; the next start finishes the rotation.
@@ -116,6 +139,8 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 		return err
 	}
+	took := time.Since(began)
+	l.took[l.writes.Add(1)%syncsKept].Store(int64(took))
 	bytes := 0
 	for _, e := range logs {
 		bytes += len(e.Data) + 64
@@ -127,16 +152,47 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 	}
 	l.mu.Unlock()
 	if l.observe != nil {
-		l.observe(time.Since(began), bytes)
+		l.observe(took, bytes)
 	}
 	if l.onStored != nil {
-		l.onStored()
+		l.onStored(took)
 	}
 	return nil
 }
 
 // StoreLog implements raft.LogStore.
 func (l *logStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// underWay is how long the write under way has taken so far; 0 if none is.
+func (l *logStore) underWay() time.Duration {
+	began := l.began.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, began))
+}
+
+// syncTime is how long one write in a hundred of the newest ones took, or
+// longer; 0 if there was none.
+func (l *logStore) syncTime() time.Duration {
+	n := min(l.writes.Load(), syncsKept)
+	all := make([]int64, 0, n)
+	for i := range l.took {
+		if d := l.took[i].Load(); d > 0 {
+			all = append(all, d)
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return time.Duration(all[len(all)*99/100])
+}
+
+// newestSync is how long the newest write took.
+func (l *logStore) newestSync() time.Duration {
+	return time.Duration(l.took[l.writes.Load()%syncsKept].Load())
+}
 
 // size is the bytes appended since the newest trim.
 func (l *logStore) size() int64 { return l.written.Load() - l.trimmed.Load() }
@@ -174,6 +230,11 @@ func (l *logStore) trimPoint(upTo uint64) uint64 {
 		}
 	}
 	to := min(upTo, most)
+	if l.floor != nil && l.size() < mostKept*l.keep {
+		if index, ok := l.floor(); ok {
+			to = min(to, index)
+		}
+	}
 	for len(l.samples) > 1 && l.samples[1].index <= to {
 		l.samples = l.samples[1:]
 	}

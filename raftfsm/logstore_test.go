@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -204,7 +205,7 @@ func TestLogReopened(t *testing.T) {
 func TestLogTells(t *testing.T) {
 	l := openTestLog(t, t.TempDir(), 1<<20)
 	var heard []string
-	l.onStored = func() {
+	l.onStored = func(time.Duration) {
 		last, err := l.LastIndex()
 		heard = append(heard, fmt.Sprintf("stored %d %v", last, err))
 	}

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"limpet/sqlstore"
@@ -21,9 +22,10 @@ import (
 type Config struct {
 	Dir       string // folder of the log; created if absent
 	MemberID  uint64
-	Bootstrap bool // if nothing was ever agreed on here, begin a cluster of this one member
+	Bootstrap []uint64 // if nothing was ever agreed on here, begin a cluster of these members
 	Store     *sqlstore.Store
-	Transport raft.Transport
+	Transport raft.Transport // whose addresses are member IDs in hex
+	Peers     Peers          // nil: there are no other members
 
 	ElectionTimeout  time.Duration // 1 s
 	HeartbeatTimeout time.Duration // 1 s
@@ -31,20 +33,35 @@ type Config struct {
 	ProposeTimeout   time.Duration // after which Propose gives up; 7 s
 	MaxLogBytes      int64         // bound of the log on disk; 64 MiB
 	SnapshotEntries  uint64        // entries after which the log may be trimmed; 10000
+	Format           int           // newest format of entries to write; EntryFormat
 
 	Logger *slog.Logger
 	// OnCommit hears of each batch's commits, after they can be read and
 	// before their proposers are answered. It must not block.
 	OnCommit func([]*sqlstore.Commit)
+	// OnJump hears that revisions passed without OnCommit: the database was
+	// replaced by a newer one.
+	OnJump func()
 	// OnEffects hears of what else each batch changed, leases above all; once
 	// at the start, of the leases there are. It must not block.
 	OnEffects func(txn.Effects)
 	// OnLeader hears when this member becomes leader, having applied an entry
 	// of its own term, and when it ceases to be.
 	OnLeader func(leading bool)
+	// OnNewLeader hears of each leader that this member sees, itself included.
+	OnNewLeader func(id uint64)
 	// OnBroken hears that this member cannot go on and should be stopped.
 	OnBroken func(error)
 	Observe  Observer
+}
+
+// Peers reaches the member that leads. Its methods return when ctx ends.
+type Peers interface {
+	// Propose has leader agree on entry if it still leads in term: Node.Accept
+	// there. ErrNotLeader means that certainly nothing happened.
+	Propose(ctx context.Context, leader, term uint64, entry []byte) error
+	// ReadIndex is Node.ConfirmedIndex there.
+	ReadIndex(ctx context.Context, leader uint64) (uint64, error)
 }
 
 // Observer receives durations; any field may be nil. It must not block.
@@ -64,11 +81,15 @@ type Node struct {
 	logs      *logStore
 	fsm       *fsm
 	proposer  *proposer
-	transport *kickable
+	transport *transport
 
-	trimTried int64       // logs.written when trimming was last asked for; raft's main goroutine's
-	leading   atomic.Bool // leader, and an entry of this term is applied
-	reads     chan chan error
+	slow      int           // writes of the log in a row that took long; raft's main goroutine's
+	giveWay   chan struct{} // holds one: the disk is slow
+	led       chan struct{} // holds one: there is a leader to ask for reads
+	trimTried int64         // logs.written when trimming was last asked for; raft's main goroutine's
+	started   atomic.Bool   // raft is set
+	leading   atomic.Bool   // leader, and an entry of this term is applied
+	reads     chan *read
 	snapshot  chan struct{} // holds one: the log has grown
 	ready     chan struct{} // closed once a leader is known and caught up with
 	readyOnce sync.Once
@@ -80,43 +101,67 @@ type Node struct {
 }
 
 // Open starts the member: the log is opened, what it holds beyond the store is
-// applied again, and raft runs.
+// applied again, and raft runs. AdoptFile comes before opening the store.
 func Open(cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
-	state, err := txn.Load(cfg.Store)
-	if err != nil {
-		return nil, err
-	}
 	logs, err := openLogStore(cfg.Dir, cfg.MaxLogBytes/4)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, logs: logs,
-		transport: newKickable(cfg.Transport),
-		reads:     make(chan chan error),
-		snapshot:  make(chan struct{}, 1),
-		ready:     make(chan struct{}),
+		reads:    make(chan *read),
+		snapshot: make(chan struct{}, 1),
+		giveWay:  make(chan struct{}, 1),
+		led:      make(chan struct{}, 1),
+		ready:    make(chan struct{}),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.proposer = newProposer(cfg.MemberID, cfg.MaxRequestBytes, cfg.ProposeTimeout, func(entry []byte) raft.ApplyFuture {
-		return n.raft.Apply(entry, 0)
-	})
-	n.fsm = &fsm{state: state, store: cfg.Store, proposer: n.proposer, cfg: &n.cfg}
-	n.fsm.publishAlarms()
-	n.fsm.publishMembers()
-	if cfg.OnEffects != nil {
-		cfg.OnEffects(txn.Effects{Granted: state.Leases()})
-	}
-	logs.onStored = n.stored
-	logs.observe = cfg.Observe.Sync
-	logs.onBroken = cfg.OnBroken
-	if err := n.start(); err != nil {
-		n.proposer.close()
-		n.transport.close()
+	if err := n.open(); err != nil {
+		n.cancel()
 		return nil, errors.Join(err, logs.Close())
 	}
 	return n, nil
+}
+
+func (n *Node) open() error {
+	snaps := &manifestStore{dir: n.cfg.Dir, store: n.cfg.Store, logs: n.logs, onBroken: n.cfg.OnBroken}
+	if err := snaps.finishAdoption(); err != nil {
+		return err
+	}
+	if err := snaps.dropOldLog(); err != nil {
+		return err
+	}
+	last, err := checkDisk(n.cfg, n.logs)
+	if err != nil {
+		return err
+	}
+	state, err := txn.Load(n.cfg.Store)
+	if err != nil {
+		return err
+	}
+	n.transport = newTransport(n.cfg.Transport, raft.ServerAddress(serverID(n.cfg.MemberID)), n.stalled, n.log)
+	n.proposer = newProposer(n.cfg.MemberID, n.cfg.MaxRequestBytes, n.cfg.ProposeTimeout)
+	n.proposer.where = n.where
+	n.proposer.format = n.format
+	n.proposer.apply = func(entry []byte) raft.ApplyFuture { return n.raft.Apply(entry, 0) }
+	n.proposer.forward = n.forward
+	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, applied: n.applied}
+	n.fsm.publishAlarms()
+	n.fsm.publishMembers()
+	if n.cfg.OnEffects != nil {
+		n.cfg.OnEffects(txn.Effects{Granted: state.Leases()})
+	}
+	n.logs.onStored = n.stored
+	n.logs.observe = n.cfg.Observe.Sync
+	n.logs.onBroken = n.cfg.OnBroken
+	n.logs.floor = n.transport.floor
+	if err := n.start(snaps, last); err != nil {
+		n.proposer.close()
+		n.transport.close()
+		return err
+	}
+	return nil
 }
 
 func (c Config) withDefaults() Config {
@@ -135,48 +180,56 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 10000
 	}
+	if c.Format == 0 {
+		c.Format = EntryFormat
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
 }
 
-func (n *Node) start() error {
+func (n *Node) start(snaps *manifestStore, last uint64) error {
 	leader := make(chan bool, 16)
 	conf := raft.DefaultConfig()
 	conf.LocalID = serverID(n.cfg.MemberID)
 	conf.ElectionTimeout = n.cfg.ElectionTimeout
 	conf.HeartbeatTimeout = n.cfg.HeartbeatTimeout
 	conf.LeaderLeaseTimeout = min(conf.LeaderLeaseTimeout, conf.HeartbeatTimeout)
+	conf.CommitTimeout = commitTimeout
 	conf.NoSnapshotRestoreOnStart = true // the state is on disk already
 	conf.SnapshotThreshold = n.cfg.SnapshotEntries
-	conf.TrailingLogs = 1 // logStore keeps a tail by bytes instead
+	conf.TrailingLogs = 1         // logStore keeps a tail by bytes instead
+	conf.ShutdownOnRemove = false // whoever wires us stops us, and says why
 	conf.NotifyCh = leader
 	conf.BatchApplyCh = true // room for what is proposed while the log is written
-	conf.Logger = newRaftLogger(n.log)
+	conf.Logger = NewRaftLogger(n.log)
 	conf.NoLegacyTelemetry = true
 
-	snaps := &manifestStore{dir: n.cfg.Dir, store: n.cfg.Store}
-	last, err := n.checkDisk(snaps)
-	if err != nil {
-		return err
-	}
-	if n.cfg.Bootstrap && last == 0 {
-		err := raft.BootstrapCluster(conf, n.logs, n.logs, snaps, n.transport, raft.Configuration{
-			Servers: []raft.Server{{ID: conf.LocalID, Address: n.transport.LocalAddr()}},
-		})
+	if len(n.cfg.Bootstrap) > 0 && last == 0 {
+		err := raft.BootstrapCluster(conf, n.logs, n.logs, snaps, n.transport, configuration(n.cfg.Bootstrap))
 		if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 			return fmt.Errorf("begin a cluster: %w", err)
 		}
 	}
+	var err error
 	n.raft, err = raft.NewRaft(conf, n.fsm, n.logs, n.logs, snaps, n.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
+	n.started.Store(true)
+	seen := make(chan raft.Observation, 16)
+	n.raft.RegisterObserver(raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
 	// Owner: Node for all of these; each ends when Close cancels ctx.
+	n.wg.Go(func() { n.watchLeaders(seen) })
 	n.wg.Go(func() { n.watchLeadership(leader) })
 	n.wg.Go(n.serveReads)
 	n.wg.Go(n.trimLog)
+	n.wg.Go(n.catchUp)
+	n.wg.Go(n.watchDisk)
 	if n.soleVoter() {
 		n.transport.kick(conf.LocalID)
 	}
@@ -184,33 +237,37 @@ func (n *Node) start() error {
 }
 
 // checkDisk makes sure that log and database belong together, and returns the
-// last index of the log.
-func (n *Node) checkDisk(snaps *manifestStore) (last uint64, err error) {
-	first, err := n.logs.FirstIndex()
+// last index that they reach together.
+func checkDisk(cfg Config, logs *logStore) (last uint64, err error) {
+	first, err := logs.FirstIndex()
 	if err != nil {
 		return 0, err
 	}
-	if last, err = n.logs.LastIndex(); err != nil {
-		return 0, err
-	}
-	metas, err := snaps.List()
-	if err != nil {
+	if last, err = logs.LastIndex(); err != nil {
 		return 0, err
 	}
 	trimmed := max(first, 1) - 1 // newest index that is not in the log any more
-	if len(metas) > 0 {
-		trimmed = max(trimmed, metas[0].Index) // raft does not look further back
-	}
-	applied := n.cfg.Store.Applied()
+	man, err := readManifest(filepath.Join(cfg.Dir, manifestName))
+	known := err == nil
 	switch {
-	case applied > last:
+	case known:
+		trimmed = max(trimmed, man.Index) // raft does not look further back
+		last = max(last, man.Index)
+	case errors.Is(err, os.ErrNotExist):
+		man = new(manifest)
+	default:
+		return 0, err
+	}
+	applied := cfg.Store.Applied()
+	switch {
+	case applied > max(last, man.Image):
 		// What SQLite holds was in the log, synced, before: the log was lost.
 		// Beginning a new one would skip its first entries as applied (I6).
-		return 0, fmt.Errorf("the raft log in %s ends at index %d, but the database holds index %d: the log was removed or is damaged; restore the folder, or start with an empty data directory", n.cfg.Dir, last, applied)
-	case first > 1 && len(metas) == 0:
-		return 0, fmt.Errorf("the raft log in %s begins at index %d, but %s is missing: it was removed; restore the folder", n.cfg.Dir, first, manifestName)
+		return 0, fmt.Errorf("the raft log in %s ends at index %d, but the database holds index %d: the log was removed or is damaged; restore the folder, or start with an empty data directory", cfg.Dir, last, applied)
+	case first > 1 && !known:
+		return 0, fmt.Errorf("the raft log in %s begins at index %d, but %s is missing: it was removed; restore the folder", cfg.Dir, first, manifestName)
 	case applied < trimmed:
-		return 0, fmt.Errorf("the database holds index %d, but the raft log in %s was trimmed up to index %d: the database was removed or replaced by an older one; restore it, or start with an empty data directory", applied, n.cfg.Dir, trimmed)
+		return 0, fmt.Errorf("the database holds index %d, but the raft log in %s was trimmed up to index %d: the database was removed or replaced by an older one; restore it, or start with an empty data directory", applied, cfg.Dir, trimmed)
 	}
 	return last, nil
 }
@@ -225,8 +282,14 @@ func signal(c chan struct{}) {
 }
 
 // stored runs on raft's main goroutine after each write of the log.
-func (n *Node) stored() {
-	n.proposer.onStored()
+func (n *Node) stored(took time.Duration) {
+	n.proposer.send()
+	if took < n.cfg.ElectionTimeout/2 {
+		n.slow = 0
+	} else if n.slow++; n.slow >= slowWrites {
+		n.slow = 0
+		signal(n.giveWay)
+	}
 	written := n.logs.written.Load()
 	if n.logs.size() > n.cfg.MaxLogBytes/2 && written-n.trimTried >= n.cfg.MaxLogBytes/16 {
 		n.trimTried = written
@@ -255,18 +318,6 @@ func (n *Node) trimLog() {
 	}
 }
 
-// soleVoter reports whether this member alone decides.
-func (n *Node) soleVoter() bool {
-	voters, self := 0, false
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			voters++
-			self = self || s.ID == serverID(n.cfg.MemberID)
-		}
-	}
-	return self && voters == 1
-}
-
 // watchLeadership follows raft's notices. A new leader first puts an empty
 // entry of its own through the log: once that is applied, everything that was
 // ever committed is, too.
@@ -276,6 +327,7 @@ func (n *Node) watchLeadership(notices <-chan bool) {
 		case <-n.ctx.Done():
 			return
 		case leads := <-notices:
+			n.transport.reset()
 			if !leads {
 				n.leading.Store(false)
 				if n.cfg.OnLeader != nil {
@@ -291,109 +343,21 @@ func (n *Node) watchLeadership(notices <-chan bool) {
 			if n.cfg.OnLeader != nil {
 				n.cfg.OnLeader(true)
 			}
-			n.readyOnce.Do(func() { close(n.ready) })
+			n.nowReady()
+			n.proposer.send()
 		}
 	}
 }
 
 func (n *Node) openTerm() error {
-	head := entryHead{member: n.cfg.MemberID, time: time.Now().UnixMilli()}
-	return await(n.ctx.Done(), n.raft.Apply(appendHead(nil, head), 0))
+	head := entryHead{format: n.format(), member: n.cfg.MemberID, time: time.Now().UnixMilli()}
+	return await(n.ctx.Done(), n.raft.Apply(sealEntry(appendHead(nil, head)), 0))
 }
 
 // Ready is closed once this member has caught up with the cluster and serves.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Propose has the cluster agree on cmd and returns its result. When ctx or
-// Config.ProposeTimeout (ErrTimeout) ends first, the command may still happen.
-func (n *Node) Propose(ctx context.Context, cmd txn.Command) (any, error) {
-	if n.raft.State() != raft.Leader {
-		return nil, ErrNoLeader
-	}
-	return n.proposer.propose(ctx, cmd)
-}
-
-// ReadIndex returns once the store's published view reflects everything that
-// was acknowledged, anywhere, before the call (I7).
-func (n *Node) ReadIndex(ctx context.Context) error {
-	if n.ReadsLocally() {
-		return nil
-	}
-	done := make(chan error, 1)
-	select {
-	case n.reads <- done:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.ctx.Done():
-		return ErrStopped
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// ReadsLocally reports whether the published view is always up to date: this
-// member leads and is the only voter, so nobody else can acknowledge anything,
-// and it acknowledges only what it has published.
-func (n *Node) ReadsLocally() bool { return n.leading.Load() && n.soleVoter() }
-
-// serveReads confirms leadership once for all reads that wait.
-func (n *Node) serveReads() {
-	for {
-		var waiting []chan error
-		select {
-		case <-n.ctx.Done():
-			return
-		case w := <-n.reads:
-			waiting = append(waiting, w)
-		}
-		for more := true; more; {
-			select {
-			case w := <-n.reads:
-				waiting = append(waiting, w)
-			default:
-				more = false
-			}
-		}
-		err := n.confirm()
-		for _, w := range waiting {
-			w <- err
-		}
-	}
-}
-
-func (n *Node) confirm() error {
-	began := time.Now()
-	err := func() error {
-		if !n.leading.Load() {
-			return ErrNoLeader
-		}
-		index := n.raft.CommitIndex()
-		if err := await(n.ctx.Done(), n.raft.VerifyLeader()); err != nil {
-			return ErrLeaderChanged
-		}
-		return n.waitApplied(index)
-	}()
-	if n.cfg.Observe.Wait != nil {
-		n.cfg.Observe.Wait(time.Since(began), err != nil)
-	}
-	return err
-}
-
-// waitApplied polls: the gap is one apply step, and the case is rare.
-func (n *Node) waitApplied(index uint64) error {
-	for n.cfg.Store.Applied() < index {
-		select {
-		case <-n.ctx.Done():
-			return ErrStopped
-		case <-time.After(time.Millisecond):
-		}
-	}
-	return nil
-}
+func (n *Node) nowReady() { n.readyOnce.Do(func() { close(n.ready) }) }
 
 // Status is where this member stands in the agreement.
 type Status struct {
@@ -404,8 +368,9 @@ type Status struct {
 	Applied   uint64
 	Durable   uint64
 	LastIndex uint64
-	Pending   int   // proposals waiting
-	LogBytes  int64 // bytes of the log since it was last trimmed
+	Pending   int           // proposals waiting
+	LogBytes  int64         // bytes of the log since it was last trimmed
+	Sync      time.Duration // of the newest writes of the log, one in a hundred took so long or longer
 	State     string
 }
 
@@ -416,9 +381,17 @@ func (n *Node) Status() Status {
 	return Status{
 		MemberID: n.cfg.MemberID, Leader: id, Term: n.raft.CurrentTerm(),
 		Committed: max(n.raft.CommitIndex(), n.cfg.Store.Applied()), Applied: n.cfg.Store.Applied(), Durable: n.cfg.Store.Durable(),
-		LastIndex: n.raft.LastIndex(), Pending: n.proposer.pendingCount(), LogBytes: n.logs.size(),
+		LastIndex: n.raft.LastIndex(), Pending: n.proposer.pendingCount(), LogBytes: n.logs.size(), Sync: n.logs.syncTime(),
 		State: n.raft.State().String(),
 	}
+}
+
+// LastTerm is the term of the last entry of the log, or of what stands for it.
+func (n *Node) LastTerm() uint64 {
+	stats := n.raft.Stats()
+	log, _ := strconv.ParseUint(stats["last_log_term"], 10, 64)
+	snap, _ := strconv.ParseUint(stats["last_snapshot_term"], 10, 64)
+	return max(log, snap)
 }
 
 // Term is the current raft term.
@@ -437,8 +410,8 @@ func (n *Node) Leading() bool { return n.leading.Load() }
 // Alarms lists the raised alarms.
 func (n *Node) Alarms() []txn.Alarm { return *n.fsm.alarms.Load() }
 
-// Members lists the members by ID; they must not be changed.
-func (n *Node) Members() []*txn.Member { return *n.fsm.members.Load() }
+// Membership is what the members have agreed on about themselves.
+func (n *Node) Membership() *Membership { return n.fsm.members.Load() }
 
 // Close stops taking part. The store stays open. It is safe to call twice.
 func (n *Node) Close() error {
@@ -452,38 +425,4 @@ func (n *Node) Close() error {
 		n.closeErr = errors.Join(err, n.logs.Close())
 	})
 	return n.closeErr
-}
-
-// newRaftLogger passes raft's log lines on. What raft calls info is of no use
-// to an operator and becomes debug.
-func newRaftLogger(log *slog.Logger) hclog.Logger {
-	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Output: discard{}, Level: hclog.Debug})
-	l.RegisterSink(raftSink{log})
-	return l
-}
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
-
-type raftSink struct{ log *slog.Logger }
-
-// Accept implements hclog.SinkAdapter.
-func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	to := slog.LevelDebug
-	switch level {
-	case hclog.Warn:
-		to = slog.LevelWarn
-	case hclog.Error:
-		to = slog.LevelError
-	}
-	if !s.log.Enabled(context.Background(), to) {
-		return
-	}
-	for i, a := range args {
-		if f, ok := a.(hclog.Format); ok && len(f) > 0 {
-			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
-		}
-	}
-	s.log.Log(context.Background(), to, "raft: "+msg, args...)
 }

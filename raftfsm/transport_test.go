@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -27,6 +28,11 @@ type silent struct {
 	rpcs chan raft.RPC
 }
 
+// newQuiet is the transport of member here, whose disk is well.
+func newQuiet(under raft.Transport) *transport {
+	return newTransport(under, "here", func() bool { return false }, slog.New(slog.DiscardHandler))
+}
+
 func newSilent() *silent { return &silent{rpcs: make(chan raft.RPC)} }
 
 func (s *silent) Consumer() <-chan raft.RPC     { return s.rpcs }
@@ -44,9 +50,9 @@ func nextRPC(t *testing.T, from <-chan raft.RPC) raft.RPC {
 }
 
 // What others send arrives beside what the member tells itself.
-func TestKickableKeepsTheOthersCalls(t *testing.T) {
+func TestTransportKeepsTheOthersCalls(t *testing.T) {
 	under := newSilent()
-	k := newKickable(under)
+	k := newQuiet(under)
 	defer k.close()
 	for range 3 {
 		under.rpcs <- raft.RPC{Command: "append"}
@@ -63,7 +69,7 @@ func TestKickableKeepsTheOthersCalls(t *testing.T) {
 
 // Whoever answers must not wait for somebody who looks at it: nobody does.
 func TestKickHasRoomForTheAnswer(t *testing.T) {
-	k := newKickable(newSilent())
+	k := newQuiet(newSilent())
 	defer k.close()
 	k.kick("abc")
 	rpc := nextRPC(t, k.Consumer())
@@ -71,9 +77,9 @@ func TestKickHasRoomForTheAnswer(t *testing.T) {
 }
 
 // Nobody takes calls any more, and nobody waits.
-func TestKickableClose(t *testing.T) {
+func TestTransportClose(t *testing.T) {
 	under := newSilent()
-	k := newKickable(under)
+	k := newQuiet(under)
 	k.kick("abc") // fills the room for one
 	under.rpcs <- raft.RPC{Command: "append"}
 	kicked := make(chan struct{})
@@ -87,14 +93,14 @@ func TestKickableClose(t *testing.T) {
 	}
 }
 
-func TestKickablePreVote(t *testing.T) {
-	k := newKickable(newSilent())
+func TestTransportPreVote(t *testing.T) {
+	k := newQuiet(newSilent())
 	defer k.close()
 	if err := k.RequestPreVote("b", "there", nil, nil); err == nil {
 		t.Error("pre-vote over a transport that knows none: got no error")
 	}
 	_, inmem := raft.NewInmemTransport("")
-	over := newKickable(inmem)
+	over := newQuiet(inmem)
 	defer over.close()
 	err := over.RequestPreVote("b", "there", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
 	if err == nil || err.Error() == k.RequestPreVote("b", "there", nil, nil).Error() {

@@ -70,9 +70,9 @@ func copyFile(t *testing.T, from, to string) {
 // and noting the rotation, and returns the last index in it.
 func sealedByCrash(t *testing.T) (dir string, last uint64) {
 	t.Helper()
-	from := t.TempDir()
+	from := scratch(t)
 	w := openSmall(t, from)
-	before := filepath.Join(t.TempDir(), "meta")
+	before := filepath.Join(scratch(t), "meta")
 	for last = 1; ; last++ {
 		copyFile(t, filepath.Join(from, "wal-meta.db"), before)
 		mustStore(t, w, last, last)
@@ -87,7 +87,7 @@ func sealedByCrash(t *testing.T) (dir string, last uint64) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	dir = t.TempDir()
+	dir = scratch(t)
 	copyFile(t, before, filepath.Join(dir, "wal-meta.db"))
 	first := types.SegmentInfo{ID: 0, BaseIndex: 1}
 	copyFile(t, filepath.Join(from, segment.FileName(first)), filepath.Join(dir, segment.FileName(first)))
@@ -98,7 +98,7 @@ func sealedByCrash(t *testing.T) (dir string, last uint64) {
 // to such a log; a member killed there would never serve again.
 func TestCrashBetweenSealAndRotation(t *testing.T) {
 	dir, last := sealedByCrash(t)
-	plain := t.TempDir()
+	plain := scratch(t)
 	for _, name := range []string{"wal-meta.db", segment.FileName(types.SegmentInfo{BaseIndex: 1})} {
 		copyFile(t, filepath.Join(dir, name), filepath.Join(plain, name))
 	}
@@ -133,7 +133,7 @@ func TestTornTail(t *testing.T) {
 		"a length beyond all":   func(d []byte, from, _ int) { copy(d[from+4:], "\xff\xff\xff\x7f") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := scratch(t)
 			w := openSmall(t, dir)
 			mustStore(t, w, 1, 3)
 			path := filepath.Join(dir, segment.FileName(types.SegmentInfo{BaseIndex: 1}))
@@ -182,7 +182,7 @@ func TestTornSeal(t *testing.T) {
 // TestDamageBeforeTheTail: records that were acknowledged are not dropped in
 // silence.
 func TestDamageBeforeTheTail(t *testing.T) {
-	dir := t.TempDir()
+	dir := scratch(t)
 	w := openSmall(t, dir)
 	mustStore(t, w, 1, 4)
 	if err := w.Close(); err != nil {
@@ -225,7 +225,7 @@ func TestMetaRemoved(t *testing.T) {
 		"emptied": func(path string) error { return os.Truncate(path, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := scratch(t)
 			l, err := openLogStore(dir, 1<<20)
 			if err != nil {
 				t.Fatal(err)
@@ -247,4 +247,16 @@ func TestMetaRemoved(t *testing.T) {
 			}
 		})
 	}
+}
+
+// scratch is a folder for a log whose rotation may still be making a segment
+// when the test ends: raft-wal's Close does not wait for it.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "limpet-log-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { until(t, dir+" to be removed", func() bool { return os.RemoveAll(dir) == nil }) })
+	return dir
 }

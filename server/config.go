@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"limpet/cluster"
+	"limpet/trust"
 )
 
 // Config is what an operator can say. cli fills it; Validate checks it once.
@@ -25,7 +28,17 @@ type Config struct {
 	InitialClusterToken string
 	InitialClusterState string // new or existing
 
+	Token           string   // the cluster's secret as text; empty: none
+	TokenFile       string   // or the file that holds it
+	Join            []string // gossip addresses of members, host or host:port
+	Discover        bool     // find members on the local network
+	BootstrapExpect int      // begin a cluster of so many members; 0 or 1: alone
+	GossipAddress   string   // host:port to gossip on; empty: the default, if there is gossip
+	StrictReconfig  bool     // protect the quorum when members change
+	MaxLearners     int
+
 	SnapshotCount     uint64
+	MaxLogBytes       int64 // of the raft log on disk
 	Heartbeat         time.Duration
 	Election          time.Duration
 	QuotaBytes        int64
@@ -43,6 +56,8 @@ type Config struct {
 	Pprof   bool
 	Metrics string // basic or extensive
 	Version string // limpet's own, for metrics and logs
+
+	secret *trust.Token // read from Token or TokenFile; nil: none
 }
 
 // DefaultConfig returns etcd's defaults.
@@ -55,7 +70,10 @@ func DefaultConfig() Config {
 		AdvertisePeerURLs:       []string{"http://localhost:2380"},
 		InitialClusterToken:     "etcd-cluster",
 		InitialClusterState:     "new",
+		StrictReconfig:          true,
+		MaxLearners:             1,
 		SnapshotCount:           10000,
+		MaxLogBytes:             64 << 20,
 		Heartbeat:               100 * time.Millisecond,
 		Election:                time.Second,
 		QuotaBytes:              2 << 30,
@@ -72,6 +90,9 @@ func DefaultConfig() Config {
 	}
 }
 
+// minLogBytes is a log that makes sense in tests at most.
+const minLogBytes = 1 << 20
+
 // maxRequestBytes is half of what raft-wal stores as one entry.
 const maxRequestBytes = 32 << 20
 
@@ -86,11 +107,13 @@ func (c *Config) Validate() error {
 	}
 	checks := []error{
 		checkURLs("listen-client-urls", c.ListenClientURLs, listening),
-		checkURLs("listen-peer-urls", c.ListenPeerURLs, listening),
+		checkURLs("listen-peer-urls", c.ListenPeerURLs, peering),
 		checkURLs("advertise-client-urls", c.AdvertiseClientURLs, advertised),
 		checkURLs("initial-advertise-peer-urls", c.AdvertisePeerURLs, advertised),
 		c.checkTimes(),
 		c.checkCluster(),
+		c.checkWaysIn(),
+		c.checkPeerScheme(),
 	}
 	if len(c.ListenMetricsURLs) > 0 {
 		checks = append(checks, checkURLs("listen-metrics-urls", c.ListenMetricsURLs, listening))
@@ -118,6 +141,8 @@ func (c *Config) checkTimes() error {
 			c.Election.Milliseconds(), c.Heartbeat.Milliseconds())
 	case c.Election > 50*time.Second:
 		return fmt.Errorf("--election-timeout[%vms] is too long, and should be set less than 50000ms", c.Election.Milliseconds())
+	case c.MaxLogBytes < minLogBytes:
+		return fmt.Errorf("--max-log-bytes is %d, want at least %d", c.MaxLogBytes, int64(minLogBytes))
 	case c.MaxTxnOps <= 0 || c.MaxRequestBytes <= 0:
 		return errors.New("--max-txn-ops and --max-request-bytes must be above 0")
 	case c.MaxRequestBytes > maxRequestBytes:
@@ -128,31 +153,118 @@ func (c *Config) checkTimes() error {
 	return nil
 }
 
-// checkCluster makes sure that the cluster named is this member alone.
+// founders reads --initial-cluster.
+func (c *Config) founders() ([]cluster.Founder, error) {
+	var out []cluster.Founder
+	if c.InitialCluster == "" {
+		return nil, nil
+	}
+	for _, part := range strings.Split(c.InitialCluster, ",") {
+		name, u, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || name == "" || u == "" {
+			return nil, fmt.Errorf("--initial-cluster has %q, want name=url", part)
+		}
+		i := slices.IndexFunc(out, func(f cluster.Founder) bool { return f.Name == name })
+		if i < 0 {
+			out = append(out, cluster.Founder{Name: name})
+			i = len(out) - 1
+		}
+		out[i].URLs = append(out[i].URLs, u)
+	}
+	return out, nil
+}
+
+// checkCluster compares --initial-cluster with what this member says of
+// itself, in etcd's words.
 func (c *Config) checkCluster() error {
 	if s := c.InitialClusterState; s != "new" && s != "existing" {
 		return fmt.Errorf("--initial-cluster-state is %q, want new or existing", s)
 	}
-	if c.InitialCluster == "" {
-		return nil
+	founders, err := c.founders()
+	if err != nil || len(founders) == 0 {
+		return err
 	}
-	var urls []string
-	for _, part := range strings.Split(c.InitialCluster, ",") {
-		name, u, ok := strings.Cut(strings.TrimSpace(part), "=")
-		if !ok || name == "" || u == "" {
-			return fmt.Errorf("--initial-cluster has %q, want name=url", part)
-		}
-		if name != c.Name {
-			return fmt.Errorf("--initial-cluster names member %q beside %q: this version of limpet runs one member; name only %s", name, c.Name, c.Name)
-		}
-		urls = append(urls, u)
+	i := slices.IndexFunc(founders, func(f cluster.Founder) bool { return f.Name == c.Name })
+	if i < 0 {
+		return fmt.Errorf("couldn't find local name %q in the initial cluster configuration", c.Name)
 	}
-	for _, u := range urls {
+	for _, f := range founders {
+		if err := checkURLs("initial-cluster", f.URLs, advertised); err != nil {
+			return err
+		}
+	}
+	for _, u := range founders[i].URLs {
 		if !slices.Contains(c.AdvertisePeerURLs, u) {
 			return fmt.Errorf("--initial-cluster has %s but missing from --initial-advertise-peer-urls=%s", u, strings.Join(c.AdvertisePeerURLs, ","))
 		}
 	}
+	for _, u := range c.AdvertisePeerURLs {
+		if !slices.Contains(founders[i].URLs, u) {
+			return fmt.Errorf("--initial-advertise-peer-urls has %s but missing from --initial-cluster=%s", u, c.InitialCluster)
+		}
+	}
 	return nil
+}
+
+// checkWaysIn makes sure that at most one way into a cluster is given, and that
+// it can be gone.
+func (c *Config) checkWaysIn() error {
+	var ways []string
+	if founders, _ := c.founders(); len(founders) > 1 || c.InitialClusterState == "existing" {
+		ways = append(ways, "--initial-cluster")
+	}
+	if c.BootstrapExpect > 1 {
+		ways = append(ways, "--bootstrap-expect")
+	} else if len(c.Join) > 0 {
+		ways = append(ways, "--join")
+	}
+	if c.Discover && c.BootstrapExpect <= 1 {
+		ways = append(ways, "--discover")
+	}
+	switch {
+	case len(ways) > 1 && !slices.Equal(ways, []string{"--join", "--discover"}):
+		return fmt.Errorf("%s name different ways into a cluster; give one", strings.Join(ways, " and "))
+	case c.BootstrapExpect < 0 || c.BootstrapExpect > maxExpect:
+		return fmt.Errorf("--bootstrap-expect is %d, want a number of members up to %d", c.BootstrapExpect, maxExpect)
+	case c.MaxLearners < 0:
+		return errors.New("--max-learners must not be negative")
+	case c.Token != "" && c.TokenFile != "":
+		return errors.New("--token and --token-file are both given; give one")
+	case c.Discover && c.Token == "" && c.TokenFile == "":
+		return errors.New("--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one")
+	}
+	return nil
+}
+
+// checkPeerScheme: members speak TLS if and only if there is a token.
+func (c *Config) checkPeerScheme() error {
+	def := DefaultConfig()
+	for _, f := range []struct {
+		flag      string
+		urls, def []string
+	}{
+		{"listen-peer-urls", c.ListenPeerURLs, def.ListenPeerURLs},
+		{"initial-advertise-peer-urls", c.AdvertisePeerURLs, def.AdvertisePeerURLs},
+	} {
+		for _, u := range f.urls {
+			secure := strings.HasPrefix(u, "https:")
+			switch token := c.Token != "" || c.TokenFile != ""; {
+			case token && !secure && !slices.Equal(f.urls, f.def):
+				return fmt.Errorf("--%s has %s, but with a token members speak TLS: write https", f.flag, u)
+			case !token && secure:
+				return fmt.Errorf("--%s has %s, but without a token members cannot speak TLS: give --token-file, or write http", f.flag, u)
+			}
+		}
+	}
+	return nil
+}
+
+// maxExpect bounds how many members found a cluster together.
+const maxExpect = 9
+
+// gossips reports whether members may be found by gossip.
+func (c *Config) gossips() bool {
+	return c.Token != "" || c.TokenFile != "" || c.GossipAddress != "" || len(c.Join) > 0 || c.BootstrapExpect > 1
 }
 
 type urlUse int
@@ -160,6 +272,7 @@ type urlUse int
 const (
 	listening urlUse = iota
 	advertised
+	peering // to listen on for other members
 )
 
 func checkURLs(flag string, urls []string, use urlUse) error {
@@ -182,7 +295,7 @@ func checkURL(s string, use urlUse) error {
 	switch u.Scheme {
 	case "http":
 	case "https", "unix", "unixs":
-		if use == listening {
+		if use == listening || use == peering && u.Scheme != "https" {
 			return fmt.Errorf("%q: this version of limpet listens on http only", s)
 		}
 	default:
@@ -195,7 +308,7 @@ func checkURL(s string, use urlUse) error {
 	if err != nil || port == "" {
 		return fmt.Errorf("%q: URL address must have the form host:port", s)
 	}
-	if use == listening && host != "localhost" && host != "" && net.ParseIP(host) == nil {
+	if use != advertised && host != "localhost" && host != "" && net.ParseIP(host) == nil {
 		return fmt.Errorf("%q: expected IP or localhost in a URL to listen on, not a name", s)
 	}
 	return nil

@@ -137,9 +137,32 @@ func TestValidate(t *testing.T) {
 			}, ok,
 		},
 		{
-			"another", func(c *Config) { c.InitialCluster = "default=http://localhost:2380,two=http://b:2380" },
-			`--initial-cluster names member "two" beside "default": this version of limpet runs one member; name only default`,
+			"another", func(c *Config) { c.InitialCluster = "default=http://localhost:2380,two=http://b:2380" }, ok,
 		},
+		{
+			"others only", func(c *Config) { c.InitialCluster = "two=http://b:2380" },
+			`couldn't find local name "default" in the initial cluster configuration`,
+		},
+		{
+			"a URL that is not there", func(c *Config) {
+				c.InitialCluster, c.AdvertisePeerURLs = "default=http://a:2380", []string{"http://a:2380", "http://b:2380"}
+			},
+			"--initial-advertise-peer-urls has http://b:2380 but missing from --initial-cluster=default=http://a:2380",
+		},
+		// Ways in.
+		{"join", func(c *Config) { c.Join = []string{"a"} }, ok},
+		{"expect with a hint", func(c *Config) { c.BootstrapExpect, c.Join = 3, []string{"a"} }, ok},
+		{"expect none", func(c *Config) { c.BootstrapExpect = -1 }, "--bootstrap-expect is -1, want a number of members up to 9"},
+		{
+			"two ways", func(c *Config) { c.InitialClusterState, c.Join = "existing", []string{"a"} },
+			"--initial-cluster and --join name different ways into a cluster; give one",
+		},
+		{
+			"discover without a token", func(c *Config) { c.Discover = true },
+			"--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one",
+		},
+		{"two tokens", func(c *Config) { c.Token, c.TokenFile = "a", "b" }, "--token and --token-file are both given; give one"},
+		{"learners", func(c *Config) { c.MaxLearners = -1 }, "--max-learners must not be negative"},
 		{"no name", func(c *Config) { c.InitialCluster = "http://localhost:2380" }, `--initial-cluster has "http://localhost:2380", want name=url`},
 		{"an empty name", func(c *Config) { c.InitialCluster = "=http://localhost:2380" }, `--initial-cluster has "=http://localhost:2380", want name=url`},
 		{"a comma too much", func(c *Config) { c.InitialCluster = "default=http://localhost:2380," }, `--initial-cluster has "", want name=url`},

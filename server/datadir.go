@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"limpet/cluster"
 	"limpet/safefile"
 )
 
@@ -19,6 +20,7 @@ import (
 //
 //	limpet.json   who this member is; written once, first of all
 //	lock          held while a process uses the directory
+//	peers.json    where other members were last seen
 //	limpet.db     the SQLite database, with its -wal and -shm
 //	raft/         the raft log and its manifest
 const (
@@ -26,21 +28,34 @@ const (
 	lockName     = "lock"
 	databaseName = "limpet.db"
 	raftDirName  = "raft"
+	rosterName   = "peers.json"
 	// dataFormat is the layout above. A newer one is refused.
 	dataFormat = 1
 )
 
 // identity is minted with the data directory, so that a new disk is a new
-// member.
+// member. The cluster comes with entering one.
 type identity struct {
 	Format    int    `json:"format"`
 	MemberID  string `json:"member_id"`
-	ClusterID string `json:"cluster_id"`
-	Created   string `json:"created"`
+	ClusterID string `json:"cluster_id"`        // empty: in no cluster yet
+	Forming   bool   `json:"forming,omitempty"` // it is being founded
+	Removed   bool   `json:"removed,omitempty"` // this member was taken out of it
+	Rejoin    bool   `json:"rejoin,omitempty"`  // its cluster was recovered without it: join the new one
+	// Aside is the folder for what belonged to the identity before this one.
+	Aside string `json:"aside,omitempty"`
+	// Recovering is the cluster that limpet recover is making of this member.
+	Recovering string `json:"recovering,omitempty"`
+	Created    string `json:"created"`
 }
 
 func (i identity) member() uint64  { return parseHex(i.MemberID) }
 func (i identity) cluster() uint64 { return parseHex(i.ClusterID) }
+
+// standing is the identity as package cluster knows it.
+func (i identity) standing() cluster.Identity {
+	return cluster.Identity{Member: i.member(), Cluster: i.cluster(), Forming: i.Forming, Removed: i.Removed, Rejoin: i.Rejoin}
+}
 
 func parseHex(s string) uint64 {
 	n, err := strconv.ParseUint(s, 16, 64)
@@ -118,7 +133,45 @@ func openDataDir(path string) (*dataDir, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &dataDir{path: path, id: id, lock: lock}, nil
+	d := &dataDir{path: path, id: id, lock: lock}
+	if err := d.clearAside(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return d, nil
+}
+
+// setAside gives the directory a new identity: the cluster went on without this
+// member. What it holds is moved into a folder at the next start.
+func (d *dataDir) setAside() error {
+	id := identity{
+		Format: dataFormat, MemberID: mintID(), Created: time.Now().UTC().Format(time.RFC3339),
+		Rejoin: true, Aside: fmt.Sprintf("old-%s-%s", d.id.ClusterID, time.Now().UTC().Format("20060102T150405")),
+	}
+	if err := writeIdentity(d.path, id); err != nil {
+		return err
+	}
+	d.id = id
+	return nil
+}
+
+// clearAside moves what belonged to an earlier identity out of the way; a crash
+// in between is made good by the next start. Nothing of the new one is there
+// before it is in a cluster.
+func (d *dataDir) clearAside() error {
+	if d.id.Aside == "" || d.id.ClusterID != "" {
+		return nil
+	}
+	aside := d.file(d.id.Aside)
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{databaseName, databaseName + "-wal", databaseName + "-shm", raftDirName} {
+		err := os.Rename(d.file(name), filepath.Join(aside, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("set the old data aside: %w", err)
+		}
+	}
+	return nil
 }
 
 func (d *dataDir) close() error { return d.lock.Close() }
@@ -138,7 +191,7 @@ func readIdentity(path string) (identity, error) {
 	if id.Format > dataFormat {
 		return id, fmt.Errorf("%s was written by a newer limpet (format %d, this program knows %d); upgrade this program", file, id.Format, dataFormat)
 	}
-	if id.member() == 0 || id.cluster() == 0 {
+	if id.member() == 0 || id.ClusterID != "" && id.cluster() == 0 {
 		return id, fmt.Errorf("%s is damaged (member_id %q, cluster_id %q); restore it from another copy of the data directory", file, id.MemberID, id.ClusterID)
 	}
 	return id, nil
@@ -146,17 +199,36 @@ func readIdentity(path string) (identity, error) {
 
 func mintIdentity(path string) (identity, error) {
 	id := identity{
-		Format: dataFormat, MemberID: mintID(), ClusterID: mintID(),
+		Format: dataFormat, MemberID: mintID(),
 		Created: time.Now().UTC().Format(time.RFC3339),
 	}
+	return id, writeIdentity(path, id)
+}
+
+func writeIdentity(path string, id identity) error {
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
-		return id, err
+		return err
 	}
 	if err := safefile.Write(filepath.Join(path, identityName), append(data, '\n')); err != nil {
-		return id, fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
+		return fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
 	}
-	return id, nil
+	return nil
+}
+
+// keep writes what changed of the identity. Only package cluster calls it, one
+// call at a time.
+func (d *dataDir) keep(now cluster.Identity) error {
+	id := d.id
+	id.MemberID, id.Forming, id.Removed, id.Rejoin = strconv.FormatUint(now.Member, 16), now.Forming, now.Removed, now.Rejoin
+	if now.Cluster != 0 {
+		id.ClusterID = strconv.FormatUint(now.Cluster, 16)
+	}
+	if err := writeIdentity(d.path, id); err != nil {
+		return err
+	}
+	d.id = id
+	return nil
 }
 
 // mintID returns a random ID that is never 0, which means "none".

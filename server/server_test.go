@@ -31,6 +31,8 @@ func newConfig(t testing.TB) Config {
 	cfg.DataDir = filepath.Join(t.TempDir(), "data")
 	cfg.ListenClientURLs = []string{freeURL(t)}
 	cfg.AdvertiseClientURLs = cfg.ListenClientURLs
+	cfg.ListenPeerURLs = []string{freeURL(t)}
+	cfg.AdvertisePeerURLs = cfg.ListenPeerURLs
 	cfg.Heartbeat, cfg.Election = 20*time.Millisecond, 100*time.Millisecond // leases from 1 s on
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -307,7 +309,7 @@ func TestMemberRefusesAFolderInUse(t *testing.T) {
 	m := start(t, cfg)
 	m.put("k", "v")
 	second := cfg
-	second.ListenClientURLs = []string{freeURL(t)}
+	second.ListenClientURLs, second.ListenPeerURLs = []string{freeURL(t)}, []string{freeURL(t)}
 	_, err := Start(t.Context(), second, slog.New(slog.DiscardHandler))
 	wantSentence(t, "a second member", err, fmt.Sprintf("the data directory %s is in use by another limpet; stop that one first", cfg.DataDir))
 	wantFree(t, second.ListenClientURLs)

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -10,18 +11,9 @@ import (
 
 // Command is one of *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest,
 // *pb.CompactionRequest, *pb.LeaseGrantRequest, *pb.LeaseRevokeRequest,
-// *pb.AlarmRequest or *Member.
+// *pb.AlarmRequest, *Found, *Member, *MemberAdd, *MemberRemove, *MemberUpdate,
+// *MemberPromote or *MemberRelease.
 type Command any
-
-// Member is one member of the cluster as etcd's membership calls show it; as a
-// command it stores the member under its ID.
-type Member struct {
-	ID         uint64   `json:"id"`
-	Name       string   `json:"name"`
-	PeerURLs   []string `json:"peer_urls"`
-	ClientURLs []string `json:"client_urls"`
-	Learner    bool     `json:"learner,omitempty"`
-}
 
 // Kinds of commands in an entry. The numbers are on disk: never reuse one.
 const (
@@ -33,6 +25,12 @@ const (
 	kindLeaseRevoke
 	kindAlarm
 	kindMember
+	kindFound
+	kindMemberAdd
+	kindMemberRemove
+	kindMemberUpdate
+	kindMemberPromote
+	kindMemberRelease
 )
 
 // Append encodes cmd behind b: its kind and its bytes. The length is the
@@ -54,8 +52,19 @@ func Append(b []byte, cmd Command) (kind byte, out []byte, err error) {
 	case *pb.AlarmRequest:
 		kind = kindAlarm
 	case *Member:
-		data, err := json.Marshal(c)
-		return kindMember, append(b, data...), err
+		return kindMember, append(b, encode(c)...), nil
+	case *Found:
+		return kindFound, append(b, encode(c)...), nil
+	case *MemberAdd:
+		return kindMemberAdd, append(b, encode(c)...), nil
+	case *MemberRemove:
+		return kindMemberRemove, append(b, encode(c)...), nil
+	case *MemberUpdate:
+		return kindMemberUpdate, append(b, encode(c)...), nil
+	case *MemberPromote:
+		return kindMemberPromote, append(b, encode(c)...), nil
+	case *MemberRelease:
+		return kindMemberRelease, append(b, encode(c)...), nil
 	default:
 		return 0, nil, fmt.Errorf("txn: no encoding for command %T", cmd)
 	}
@@ -81,12 +90,37 @@ func Decode(kind byte, data []byte) (Command, error) {
 		m = new(pb.LeaseRevokeRequest)
 	case kindAlarm:
 		m = new(pb.AlarmRequest)
+	default:
+		return decodeJSON(kind, data)
+	}
+	return m, proto.Unmarshal(data, m)
+}
+
+func decodeJSON(kind byte, data []byte) (Command, error) {
+	var c Command
+	switch kind {
 	case kindMember:
-		member := new(Member)
-		err := json.Unmarshal(data, member)
-		return member, err
+		c = new(Member)
+	case kindFound:
+		c = new(Found)
+	case kindMemberAdd:
+		c = new(MemberAdd)
+	case kindMemberRemove:
+		c = new(MemberRemove)
+	case kindMemberUpdate:
+		c = new(MemberUpdate)
+	case kindMemberPromote:
+		c = new(MemberPromote)
+	case kindMemberRelease:
+		c = new(MemberRelease)
 	default:
 		return nil, fmt.Errorf("txn: unknown command kind %d: written by a newer limpet", kind)
 	}
-	return m, proto.Unmarshal(data, m)
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	if a, ok := c.(*MemberAdd); ok && a.Member == nil {
+		return nil, errors.New("txn: an addition without a member")
+	}
+	return c, nil
 }

@@ -3,7 +3,6 @@ package txn
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -27,13 +26,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 //	open        an empty state
 //	apply       one command a line, in one batch:
-//	            put|delete|txn|compact|grant|revoke|alarm REQUEST, member JSON
+//	            put|delete|txn|compact|grant|revoke|alarm REQUEST,
+//	            found|member|madd|mremove|mupdate|mpromote|mrelease JSON
 //	range REQUEST | readtxn REQUEST     from the published view
 //	compare     which results hold for each line
 //	chunk KEY END limit=N
 //	cost        what each line would cost
 //	readonly    what each txn line is
-//	state       leases, alarms, members
+//	state       leases, alarms, cluster, members
 //	effects     since the last call
 //	lease ID    the keys attached
 //	reopen      the state from disk
@@ -143,9 +143,10 @@ func (sc *script) inspect() string {
 	case "state":
 		st := sc.at.state
 		var out strings.Builder
-		fmt.Fprintf(&out, "leases %v\nalarms %v\nmembers", st.Leases(), st.Alarms())
+		id, recovered := st.Cluster()
+		fmt.Fprintf(&out, "leases %v\nalarms %v\ncluster %d from %d, removed %v\n", st.Leases(), st.Alarms(), id, recovered, st.Removed())
 		for _, m := range st.Members() {
-			fmt.Fprintf(&out, " %+v", *m)
+			fmt.Fprintf(&out, "%s\n", encode(m))
 		}
 		return out.String()
 	case "effects":
@@ -196,12 +197,15 @@ func (sc *script) each(fn func(Command) string) string {
 
 func (sc *script) command(line string) Command {
 	verb, text, _ := strings.Cut(line, " ")
-	if verb == "member" {
-		m := new(Member)
-		if err := json.Unmarshal([]byte(text), m); err != nil {
+	if kind, ok := map[string]byte{
+		"found": kindFound, "member": kindMember, "madd": kindMemberAdd, "mremove": kindMemberRemove,
+		"mupdate": kindMemberUpdate, "mpromote": kindMemberPromote, "mrelease": kindMemberRelease,
+	}[verb]; ok {
+		c, err := Decode(kind, []byte(text))
+		if err != nil {
 			sc.d.Fatalf(sc.t, "%s: %v", line, err)
 		}
-		return m
+		return c
 	}
 	messages := map[string]proto.Message{
 		"put": new(pb.PutRequest), "delete": new(pb.DeleteRangeRequest), "txn": new(pb.TxnRequest), "compact": new(pb.CompactionRequest),
@@ -227,9 +231,13 @@ func answer(resp any, err error) string {
 	if err != nil {
 		return "error: " + strings.TrimPrefix(err.Error(), "txn: ")
 	}
-	m, ok := resp.(proto.Message)
-	if !ok {
-		return "done"
+	if all, ok := resp.(Membership); ok {
+		var ids []uint64
+		for _, m := range all {
+			ids = append(ids, m.ID)
+		}
+		return fmt.Sprintf("members %v", ids)
 	}
+	m := resp.(proto.Message)
 	return strings.ReplaceAll(prototext.MarshalOptions{}.Format(m), "  ", " ")
 }

@@ -18,18 +18,20 @@ const MaxLeaseTTL = 9_000_000_000
 
 // Kinds of records in the store.
 const (
-	recordLease  = "lease"
-	recordAlarm  = "alarm"
-	recordMember = "member"
+	recordLease   = "lease"
+	recordAlarm   = "alarm"
+	recordMember  = "member"
+	recordRemoved = "removed"
+	recordCluster = "cluster"
 )
 
 // State is everything the cluster has agreed on. It belongs to one goroutine;
 // Effects tells others what they may know of it.
 type State struct {
-	kv      *sqlstore.Writer
-	leases  map[int64]int64 // id to granted TTL in seconds
-	alarms  map[Alarm]bool
-	members map[uint64]*Member
+	kv     *sqlstore.Writer
+	leases map[int64]int64 // id to granted TTL in seconds
+	alarms map[Alarm]bool
+	membership
 	effects Effects
 }
 
@@ -69,10 +71,10 @@ type leaseRecord struct {
 // Load reads the state that belongs to the store.
 func Load(store *sqlstore.Store) (*State, error) {
 	st := &State{
-		kv:      store.Writer(),
-		leases:  make(map[int64]int64),
-		alarms:  make(map[Alarm]bool),
-		members: make(map[uint64]*Member),
+		kv:         store.Writer(),
+		leases:     make(map[int64]int64),
+		alarms:     make(map[Alarm]bool),
+		membership: membership{members: make(map[uint64]*Member), removed: make(map[uint64]bool)},
 	}
 	err := errors.Join(
 		store.Records(recordLease, func(name string, data []byte) error {
@@ -91,12 +93,9 @@ func Load(store *sqlstore.Store) (*State, error) {
 			st.alarms[a] = true
 			return err
 		}),
-		store.Records(recordMember, func(name string, data []byte) error {
-			m := new(Member)
-			err := json.Unmarshal(data, m)
-			st.members[m.ID] = m
-			return err
-		}))
+		store.Records(recordMember, st.loadMember),
+		store.Records(recordRemoved, st.loadRemoved),
+		store.Records(recordCluster, st.loadCluster))
 	if err != nil {
 		return nil, fmt.Errorf("read the records: %w", err)
 	}
@@ -132,16 +131,6 @@ func (st *State) Alarms() []Alarm {
 	return out
 }
 
-// Members lists the members by ID. The members must not be changed.
-func (st *State) Members() []*Member {
-	out := make([]*Member, 0, len(st.members))
-	for _, m := range st.members {
-		out = append(out, m)
-	}
-	slices.SortFunc(out, func(a, b *Member) int { return cmp.Compare(a.ID, b.ID) })
-	return out
-}
-
 func (st *State) raised(t pb.AlarmType) bool {
 	for a := range st.alarms {
 		if a.Type == t {
@@ -171,7 +160,7 @@ func (st *State) admit(cmd Command) error {
 }
 
 // Apply executes one command that was proposed at unixMilli. Its response is
-// one of etcd's response messages, nil for *Member. On error nothing has
+// one of etcd's response messages, or Membership. On error nothing has
 // changed.
 func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
 	if err := st.admit(cmd); err != nil {
@@ -194,16 +183,40 @@ func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
 		resp, err = st.leaseRevoke(c)
 	case *pb.AlarmRequest:
 		resp, err = st.alarm(c), nil
-	case *Member:
-		st.setMember(c)
 	default:
-		panic(fmt.Sprintf("txn: command %T has an encoding but no meaning", cmd))
+		resp, err = st.applyMembership(c)
 	}
 	st.kv.End()
 	if st.effects.Ops.total() > before+1 {
 		st.effects.Ops.Txns++
 	}
 	return resp, err
+}
+
+// applyMembership answers with all members.
+func (st *State) applyMembership(cmd Command) (resp any, err error) {
+	switch c := cmd.(type) {
+	case *Found:
+		err = st.found(c)
+	case *Member:
+		err = st.report(c)
+	case *MemberAdd:
+		err = st.memberAdd(c)
+	case *MemberRemove:
+		err = st.memberRemove(c)
+	case *MemberUpdate:
+		err = st.memberUpdate(c)
+	case *MemberPromote:
+		err = st.memberPromote(c)
+	case *MemberRelease:
+		err = st.memberRelease(c)
+	default:
+		panic(fmt.Sprintf("txn: command %T has an encoding but no meaning", cmd))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Membership(st.Members()), nil
 }
 
 // Cost estimates what a command adds to the database, in bytes; 0 for one that
@@ -303,16 +316,6 @@ func (st *State) alarm(r *pb.AlarmRequest) *pb.AlarmResponse {
 	}
 	resp.Alarms = []*pb.AlarmMember{{MemberID: a.Member, Alarm: a.Type}}
 	return resp
-}
-
-func (st *State) setMember(m *Member) {
-	data, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // strings and numbers cannot fail to marshal
-	}
-	st.members[m.ID] = m
-	st.kv.SetRecord(recordMember, strconv.FormatUint(m.ID, 16), data)
-	st.effects.Members = true
 }
 
 // header carries the revision after all changes of the command so far.

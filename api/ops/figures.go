@@ -18,7 +18,7 @@ func (m *Metrics) gauges() []figure {
 	return []figure{
 		{"etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", func() float64 { return bit(src.Node.Leader() != 0) }},
 		{"etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", func() float64 { return bit(src.Node.Leader() == src.MemberID) }},
-		{"etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", zero},
+		{"etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", func() float64 { self := src.Node.Membership().Self; return bit(self != nil && self.Learner) }},
 		{"etcd_server_proposals_committed_total", "The total number of consensus proposals committed.", func() float64 { return float64(src.Node.Status().Committed) }},
 		{"etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", func() float64 { return float64(src.Store.Applied()) }},
 		{"etcd_server_proposals_pending", "The current number of pending proposals to commit.", func() float64 { return float64(src.Node.Status().Pending) }},
@@ -69,7 +69,6 @@ func (m *Metrics) counters() []figure {
 		{"etcd_server_slow_read_indexes_total", "The total number of pending read indexes not in sync with leader's or timed out read index requests.", zero},
 		{"etcd_server_slow_apply_total", "The total number of slow apply requests (likely overloaded from slow disk).", zero},
 		{"etcd_server_heartbeat_send_failures_total", "The total number of leader heartbeat send failures (likely overloaded from slow disk).", zero},
-		{"etcd_server_learner_promote_successes", "The total number of successful learner promotions while this member is leader.", zero},
 		{"etcd_debugging_store_expires_total", "Total number of expired v2 keys.", zero},
 		{"etcd_debugging_store_watch_requests_total", "Total number of incoming v2 watch requests.", zero},
 		{"etcd_grpc_proxy_events_coalescing_total", "A figure of etcd's proxy.", zero},

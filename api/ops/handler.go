@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"context"
 	"encoding/json"
 	"expvar"
 	"fmt"
@@ -10,9 +11,29 @@ import (
 	"limpet/api"
 )
 
+// ReportPath is where the client port tells how the cluster is, as JSON.
+const ReportPath = "/limpet/v1/cluster"
+
+// serveReport answers with what report returns, as JSON.
+func serveReport(report func(context.Context) any) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !onlyGet(w, r) {
+			return
+		}
+		body, err := json.Marshal(report(r.Context()))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	}
+}
+
 // Handler serves everything of this package that belongs on the client port.
-func Handler(h *Health, withPprof bool) http.Handler {
+func Handler(h *Health, report func(context.Context) any, withPprof bool) http.Handler {
 	mux := probes(h)
+	mux.HandleFunc(ReportPath, serveReport(report))
 	mux.HandleFunc("/version", serveVersion)
 	mux.HandleFunc("/debug/vars", h.Metrics.serveVars)
 	if withPprof {
@@ -22,6 +43,32 @@ func Handler(h *Health, withPprof bool) http.Handler {
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
+	return mux
+}
+
+// Early serves while the member is not in its cluster yet; waits tells what for.
+// The process is live, and not ready.
+func Early(waits func() string, report func(context.Context) any) http.Handler {
+	reason := func() string {
+		if what := waits(); what != "" {
+			return "this member waits " + what
+		}
+		return "this member is starting"
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(ReportPath, serveReport(report))
+	mux.HandleFunc("/version", serveVersion)
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "[-]started failed: "+reason(), http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		body, _ := json.Marshal(map[string]string{"health": "false", "reason": reason()}) // strings cannot fail
+		http.Error(w, string(body), http.StatusServiceUnavailable)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, reason(), http.StatusServiceUnavailable)
+	})
 	return mux
 }
 

@@ -106,7 +106,7 @@ func (h *Health) serializableRead(ctx context.Context) error { return h.read(ctx
 
 func (h *Health) read(ctx context.Context, serializable bool) error {
 	if err := h.Read(ctx, serializable); err != nil {
-		return fmt.Errorf("range error: %s", sentence(err))
+		return errors.New(sentence(err))
 	}
 	return nil
 }

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+func memberCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "member",
+		Usage: "show and change the members of the cluster",
+		Description: "New members usually add themselves: start them with the token and --join.\n" +
+			"A member that is switched off stays a member; only remove and leave end that.",
+		Subcommands: []*cli.Command{
+			memberAction("list", "", "show the members", memberList, outputFlag()),
+			memberAction("add", "NAME", "announce a member that is started later, with etcd's flags", memberAdd,
+				&cli.StringFlag{Name: "peer-urls", Usage: "where the others will reach it; comma-separated", Required: true},
+				&cli.BoolFlag{Name: "learner", Usage: "without a vote, until it is promoted"}),
+			memberAction("remove", "MEMBER", "take a member out for good; it stops", memberRemove),
+			memberAction("promote", "MEMBER", "give a learner a vote", memberPromote),
+			memberAction("leave", "", "take the member that is asked out of the cluster for good", memberLeave),
+		},
+	}
+}
+
+func outputFlag() cli.Flag {
+	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "text or json", Value: "text"}
+}
+
+// memberAction is a subcommand that talks to a cluster. MEMBER is an ID in hex
+// or a name.
+func memberAction(name, args, usage string, do func(context.Context, *cli.Context, *clientv3.Client) error, flags ...cli.Flag) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, ArgsUsage: args, OnUsageError: usageError,
+		Flags: append(flags,
+			&cli.StringFlag{Name: "endpoints", Usage: "client URLs of members; comma-separated", Value: "127.0.0.1:2379", EnvVars: []string{"LIMPET_ENDPOINTS", "ETCDCTL_ENDPOINTS"}},
+			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer", Value: 10 * time.Second}),
+		Action: func(c *cli.Context) error {
+			if want := len(strings.Fields(args)); c.NArg() != want {
+				return fmt.Errorf("limpet member %s takes %d arguments, got %d; see limpet member %s --help", name, want, c.NArg(), name)
+			}
+			ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+			defer cancel()
+			client, err := clientv3.New(clientv3.Config{Endpoints: splitList(c.String("endpoints")), DialTimeout: c.Duration("timeout"), Logger: zap.NewNop()})
+			if err != nil {
+				return err
+			}
+			defer func() { _ = client.Close() }()
+			return do(ctx, c, client)
+		},
+	}
+}
+
+func memberList(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
+	resp, err := client.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+	if c.String("output") == "json" {
+		enc := json.NewEncoder(c.App.Writer)
+		enc.SetIndent("", "  ")
+		return enc.Encode(resp.Members)
+	}
+	tw := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "MEMBER\tID\tROLE\tPEERS AT\tCLIENTS AT")
+	for _, m := range resp.Members {
+		name, role := m.Name, "voter"
+		switch {
+		case m.Name == "":
+			name, role = "-", "not started"
+		case m.IsLearner:
+			role = "learner"
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%x\t%s\t%s\t%s\n", name, m.ID, role, strings.Join(m.PeerURLs, ","), strings.Join(m.ClientURLs, ","))
+	}
+	return tw.Flush()
+}
+
+func memberAdd(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
+	add := client.MemberAdd
+	if c.Bool("learner") {
+		add = client.MemberAddAsLearner
+	}
+	resp, err := add(ctx, splitList(c.String("peer-urls")))
+	if err != nil {
+		return err
+	}
+	var initial []string
+	for _, m := range resp.Members {
+		name := m.Name
+		if m.ID == resp.Member.ID {
+			name = c.Args().First()
+		}
+		for _, u := range m.PeerURLs {
+			initial = append(initial, name+"="+u)
+		}
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "member %x was added; start it with\n\n    limpet server --name %s --initial-cluster-state existing \\\n      --initial-advertise-peer-urls %s \\\n      --initial-cluster %s\n",
+		resp.Member.ID, c.Args().First(), strings.Join(resp.Member.PeerURLs, ","), strings.Join(initial, ","))
+	return err
+}
+
+// findMember takes an ID in hex, or a name that only one member has.
+func findMember(ctx context.Context, client *clientv3.Client, what string) (*pb.Member, error) {
+	resp, err := client.MemberList(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id, notID := strconv.ParseUint(what, 16, 64)
+	var found []*pb.Member
+	for _, m := range resp.Members {
+		if notID == nil && m.ID == id {
+			return m, nil
+		}
+		if m.Name == what {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fmt.Errorf("the cluster has no member %s; see limpet member list", what)
+	case 1:
+		return found[0], nil
+	}
+	return nil, fmt.Errorf("%d members are called %s; give an ID, see limpet member list", len(found), what)
+}
+
+func memberRemove(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
+	m, err := findMember(ctx, client, c.Args().First())
+	if err != nil {
+		return err
+	}
+	if _, err := client.MemberRemove(ctx, m.ID); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "member %x, %s, was removed for good\n", m.ID, m.Name)
+	return err
+}
+
+func memberPromote(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
+	m, err := findMember(ctx, client, c.Args().First())
+	if err != nil {
+		return err
+	}
+	if _, err := client.MemberPromote(ctx, m.ID); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "member %x, %s, has a vote now\n", m.ID, m.Name)
+	return err
+}
+
+// memberLeave removes the member that answers at the first endpoint.
+func memberLeave(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
+	st, err := client.Status(ctx, client.Endpoints()[0])
+	if err != nil {
+		return err
+	}
+	list, err := client.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+	if len(list.Members) == 1 {
+		return fmt.Errorf("member %x is the only one: nobody would keep the data; to end it, stop it and remove its data directory", st.Header.MemberId)
+	}
+	if _, err := client.MemberRemove(ctx, st.Header.MemberId); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "member %x has left the cluster for good; it stops, and its data directory can be removed\n", st.Header.MemberId)
+	return err
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"limpet/api/ops"
+	"limpet/cluster"
+)
+
+// askReport has the first endpoint that answers tell how the cluster is.
+func askReport(ctx context.Context, endpoints []string, timeout time.Duration) (*cluster.Report, error) {
+	var errs []error
+	for _, ep := range endpoints {
+		r, err := reportAt(ctx, ep, timeout)
+		if err == nil {
+			return r, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func reportAt(ctx context.Context, endpoint string, timeout time.Duration) (*cluster.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "http://" + endpoint
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(endpoint, "/")+ops.ReportPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", endpoint, resp.Status)
+	}
+	r := new(cluster.Report)
+	return r, json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(r)
+}
+
+// printReport shows the cluster on one screen.
+func printReport(w io.Writer, r *cluster.Report) error {
+	switch {
+	case r.Cluster == "":
+		_, _ = fmt.Fprintf(w, "member %s, %s, is in no cluster yet\n", r.Member, r.Name)
+	case r.Leader == "":
+		_, _ = fmt.Fprintf(w, "cluster %s has no leader that %s can see: nothing can be written\n", r.Cluster, r.Name)
+	default:
+		_, _ = fmt.Fprintf(w, "cluster %s, seen from %s\n", r.Cluster, r.Name)
+	}
+	if r.Waiting != "" {
+		_, _ = fmt.Fprintf(w, "waiting %s\n", r.Waiting)
+	}
+	if len(r.Members) > 0 {
+		printMembers(w, r)
+	}
+	for _, o := range r.Others {
+		_, _ = fmt.Fprintf(w, "in sight, not of this cluster: %s\n", o)
+	}
+	for _, n := range r.Notices {
+		_, _ = fmt.Fprintf(w, "%s ago: %s\n", time.Since(n.Time).Round(time.Second), n.Text)
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+func printMembers(w io.Writer, r *cluster.Report) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(tw, "MEMBER\tID\tROLE\tSTATE\tLAG\tLAST CONTACT\tDISK p99\tVERSION\tPEERS AT")
+	for _, m := range r.Members {
+		name := m.Name
+		if name == "" {
+			name = "-"
+		}
+		state, lag, contact, disk := "-", "-", "-", "-"
+		if r.Leader != "" {
+			state = "away"
+			if m.Answers {
+				state = "ok"
+			}
+			lag = fmt.Sprint(m.Lag)
+			if m.ID != r.Leader && (m.Answers || m.ContactMs > 0) {
+				contact = (time.Duration(m.ContactMs) * time.Millisecond).String()
+			}
+		}
+		if m.SyncMicro > 0 {
+			disk = (time.Duration(m.SyncMicro) * time.Microsecond).Round(10 * time.Microsecond).String()
+		}
+		if m.Replaces != "" {
+			state += ", replaces " + m.Replaces
+		}
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, m.ID, m.Role, state, lag, contact, disk, m.Version, strings.Join(m.PeerURLs, ","))
+	}
+	_ = tw.Flush()
+}

@@ -1,0 +1,194 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"limpet/discovery"
+	"limpet/peer"
+	"limpet/raftfsm"
+	"limpet/txn"
+)
+
+// reportPatience bounds asking the other members how they are.
+const reportPatience = time.Second
+
+// Report is how the cluster is, for people.
+type Report struct {
+	Member  string         `json:"member"` // who reports
+	Name    string         `json:"name"`
+	Cluster string         `json:"cluster,omitempty"`
+	Leader  string         `json:"leader,omitempty"`
+	Waiting string         `json:"waiting,omitempty"` // what this member waits for, until it is in
+	Members []MemberReport `json:"members,omitempty"`
+	Notices []peer.Notice  `json:"notices,omitempty"`
+	Others  []string       `json:"others,omitempty"` // processes in sight that do not belong here
+}
+
+// MemberReport is one member in a Report.
+type MemberReport struct {
+	ID         string   `json:"id"`
+	Name       string   `json:"name"`
+	Role       string   `json:"role"` // leader, voter, learner, or not started
+	Version    string   `json:"version,omitempty"`
+	PeerURLs   []string `json:"peer_urls"`
+	ClientURLs []string `json:"client_urls"`
+	// What the leader knows of it; absent if there is no leader.
+	Answers   bool   `json:"answers"`
+	Index     uint64 `json:"index,omitempty"`           // last of its log
+	Lag       uint64 `json:"lag"`                       // entries behind the leader
+	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer
+	SyncMicro int64  `json:"log_sync_us,omitempty"`     // one write of its log in a hundred takes so long or longer
+	Replaces  string `json:"replaces,omitempty"`
+}
+
+// Report asks the leader how the members are; without one it tells what is
+// known here.
+func (l *Local) Report(ctx context.Context) *Report {
+	ctx, cancel := context.WithTimeout(ctx, 2*reportPatience)
+	defer cancel()
+	h := l.Hello()
+	r := &Report{Member: hex(h.ID), Name: h.Name, Waiting: l.Doing(), Notices: l.port.Notices(), Others: l.strangers(h)}
+	if h.Cluster != 0 {
+		r.Cluster = hex(h.Cluster)
+	}
+	n := l.node.Load()
+	if n == nil {
+		return r
+	}
+	if leader := n.Leader(); leader != 0 {
+		r.Leader = hex(leader)
+	}
+	if n.Leading() {
+		r.Members = l.memberReports(ctx, n)
+		return r
+	}
+	out := new(wrapperspb.BytesValue)
+	if err := l.CallLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err == nil && json.Unmarshal(out.Value, &r.Members) == nil {
+		return r
+	}
+	for _, m := range n.Membership().Members {
+		r.Members = append(r.Members, reportOf(m, 0))
+	}
+	return r
+}
+
+func hex(id uint64) string { return fmt.Sprintf("%x", id) }
+
+// strangers are processes that gossip knows and that belong to no or another
+// cluster.
+func (l *Local) strangers(self peer.Hello) []string {
+	if l.cfg.Gossip == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range l.cfg.Gossip.Peers() {
+		if p.Status != discovery.Alive || p.Cluster == self.Cluster {
+			continue
+		}
+		where := "no cluster yet"
+		if p.Cluster != 0 {
+			where = "cluster " + hex(p.Cluster)
+		}
+		out = append(out, fmt.Sprintf("%s at %s: %s", p.Name, p.Gossip, where))
+	}
+	return out
+}
+
+// sayStrangers logs, once each, the clusters in sight that are not ours.
+func (l *Local) sayStrangers() {
+	h := l.Hello()
+	for _, p := range l.cfg.Gossip.Peers() {
+		if p.Status == discovery.Alive && p.Cluster != 0 && h.Cluster != 0 && p.Cluster != h.Cluster && !l.strange[p.Cluster] {
+			if l.strange == nil {
+				l.strange = make(map[uint64]bool)
+			}
+			l.strange[p.Cluster] = true
+			l.log.Warn("another cluster with the same token is in sight; two clusters never become one: to move its members here, start them with empty data directories",
+				"cluster", hex(p.Cluster), "member", p.Name, "at", p.Gossip)
+		}
+	}
+}
+
+func (l *Local) serveReport(ctx context.Context, _ *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) {
+	n := l.node.Load()
+	if n == nil || !n.Leading() {
+		return nil, toWire(raftfsm.ErrNotLeader)
+	}
+	return answer(l.memberReports(ctx, n))
+}
+
+// memberReports is what the leader knows, with what the members say themselves.
+func (l *Local) memberReports(ctx context.Context, n *raftfsm.Node) []MemberReport {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	ms, last := n.Membership(), n.Status().LastIndex
+	self := l.Identity().Member
+	said := make(chan *Description, len(ms.Members))
+	for _, m := range ms.Members {
+		// Owner: this call; ends with ctx.
+		go func() {
+			if m.ID == self {
+				said <- l.Description()
+				return
+			}
+			d, _ := l.describeMember(ctx, m.ID)
+			said <- d
+		}()
+	}
+	answers := make(map[uint64]*Description)
+	for range ms.Members {
+		if d := <-said; d != nil {
+			answers[d.ID] = d
+		}
+	}
+	progress := n.Progress()
+	var out []MemberReport
+	for _, m := range ms.Members {
+		r := reportOf(m, self)
+		if d := answers[m.ID]; d != nil {
+			r.Answers, r.Index, r.SyncMicro = true, d.Index, d.SyncMicro
+			r.Lag = last - min(last, d.Index)
+		}
+		if i := slices.IndexFunc(progress, func(p raftfsm.Progress) bool { return p.ID == m.ID }); i >= 0 {
+			p := progress[i]
+			r.ContactMs = max(p.Silence, 0).Milliseconds()
+			if !r.Answers {
+				r.Index, r.Lag = p.Match, last-min(last, p.Match)
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// describeMember asks a member by ID.
+func (l *Local) describeMember(ctx context.Context, id uint64) (*Description, error) {
+	out := new(wrapperspb.BytesValue)
+	if err := l.port.Invoke(ctx, id, askPath+"Describe", wrapperspb.Bytes(nil), out); err != nil {
+		return nil, err
+	}
+	d := new(Description)
+	return d, json.Unmarshal(out.Value, d)
+}
+
+func reportOf(m *txn.Member, leader uint64) MemberReport {
+	r := MemberReport{ID: hex(m.ID), Name: m.Name, Role: "voter", Version: m.Version, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs}
+	switch {
+	case m.ID == leader:
+		r.Role = "leader"
+	case !m.Started():
+		r.Role = "not started"
+	case m.Learner:
+		r.Role = "learner"
+	}
+	if m.Replaces != 0 {
+		r.Replaces = hex(m.Replaces)
+	}
+	return r
+}

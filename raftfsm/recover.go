@@ -1,0 +1,175 @@
+package raftfsm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"limpet/txn"
+)
+
+// Recovery is what Recover needs to know. The store must have been opened with
+// no tail (sqlstore.Config.TailBytes -1).
+type Recovery struct {
+	Config
+	Cluster uint64 // ID of the new cluster
+	Bump    int64  // by which revisions go up
+}
+
+// Recover makes a cluster of this member alone out of what it has: everything
+// in its log counts as agreed on, since nobody can tell any more what was. No
+// member may be running on the folder. It may be repeated after a crash.
+func Recover(r Recovery) (rev int64, err error) {
+	r.Config = r.withDefaults()
+	logs, err := openLogStore(r.Dir, r.MaxLogBytes/4)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, logs.Close()) }()
+	snaps := &manifestStore{dir: r.Dir, store: r.Store, logs: logs}
+	if err := snaps.finishAdoption(); err != nil {
+		return 0, err
+	}
+	last, err := checkDisk(r.Config, logs)
+	if err != nil {
+		return 0, err
+	}
+	state, err := txn.Load(r.Store)
+	if err != nil {
+		return 0, err
+	}
+	if id, _ := state.Cluster(); id != r.Cluster {
+		if err := r.begin(state, logs, last); err != nil {
+			return 0, err
+		}
+	}
+	return r.Store.Rev(), r.cutLog(snaps, logs)
+}
+
+// Inspection is what a stopped member has.
+type Inspection struct {
+	Term, Index uint64 // of the last entry of its log
+	Membership  *Membership
+}
+
+// Inspect looks at a member that does not run.
+func Inspect(cfg Config) (in *Inspection, err error) {
+	logs, err := openLogStore(cfg.Dir, segmentBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, logs.Close()) }()
+	last, err := logs.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	in = &Inspection{Index: last}
+	if in.Term, err = logs.lastTerm(last); err != nil {
+		return nil, err
+	}
+	if man, err := readManifest(filepath.Join(cfg.Dir, manifestName)); err == nil && man.Index > last {
+		in.Index, in.Term = man.Index, man.Term
+	}
+	state, err := txn.Load(cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	f := &fsm{state: state, store: cfg.Store, cfg: &cfg}
+	f.publishMembers()
+	in.Membership = f.members.Load()
+	return in, nil
+}
+
+// LogIndex is the last index in the log of a member that does not run, 0 if it
+// is empty or there is none.
+func LogIndex(dir string) (uint64, error) {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	logs, err := openLogStore(dir, segmentBytes)
+	if err != nil {
+		return 0, err
+	}
+	last, err := logs.LastIndex()
+	return last, errors.Join(err, logs.Close())
+}
+
+// begin applies what the log holds beyond the store, then makes the state that
+// of the new cluster, as one more index.
+func (r *Recovery) begin(state *txn.State, logs *logStore, last uint64) error {
+	f := &fsm{state: state, store: r.Store, proposer: newProposer(r.MemberID, 0, time.Second), cfg: &r.Config}
+	for index := r.Store.Applied() + 1; index <= last; index++ {
+		l := new(raft.Log)
+		if err := logs.GetLog(index, l); err != nil {
+			return fmt.Errorf("read index %d of the log: %w", index, err)
+		}
+		if l.Type == raft.LogCommand {
+			f.ApplyBatch([]*raft.Log{l})
+		}
+	}
+	ctx := context.Background()
+	w := r.Store.Writer()
+	if applied := r.Store.Applied(); applied < last {
+		w.Publish(last) // entries that no FSM sees
+	}
+	if err := r.Store.WaitDurable(ctx, last); err != nil {
+		return err
+	}
+	w.Begin(time.Now().UnixMilli())
+	if err := state.Recover(r.Cluster, r.MemberID); err != nil {
+		return err
+	}
+	w.End()
+	if err := w.Bump(r.Bump); err != nil {
+		return err
+	}
+	w.Publish(last + 1)
+	return r.Store.WaitDurable(ctx, last+1)
+}
+
+// cutLog makes the log begin behind the store, in a configuration of this
+// member alone.
+func (r *Recovery) cutLog(snaps *manifestStore, logs *logStore) error {
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := logs.LastIndex()
+	if err != nil {
+		return err
+	}
+	term, err := logs.lastTerm(last)
+	if err != nil {
+		return err
+	}
+	if man, err := readManifest(filepath.Join(r.Dir, manifestName)); err == nil {
+		term = max(term, man.Term)
+	}
+	index := r.Store.Applied()
+	err = writeManifest(filepath.Join(r.Dir, manifestName), &manifest{
+		SnapshotMeta: raft.SnapshotMeta{
+			Version: raft.SnapshotVersionMax, ID: fmt.Sprintf("%d-%d", term, index), Index: index, Term: term,
+			Configuration: configuration([]uint64{r.MemberID}), ConfigurationIndex: index,
+		},
+		Image: index,
+	})
+	if err != nil || last == 0 {
+		return err
+	}
+	return logs.DeleteRange(first, last)
+}
+
+// lastTerm is the term of the entry at index; 0 if there is none.
+func (l *logStore) lastTerm(index uint64) (uint64, error) {
+	if index == 0 {
+		return 0, nil
+	}
+	e := new(raft.Log)
+	err := l.GetLog(index, e)
+	return e.Term, err
+}
