@@ -8,7 +8,7 @@ TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
 export CGO_ENABLED ?= 0
 
-.PHONY: run build test check e2e e2e-side e2e-kube e2e-long bench fuzz clean
+.PHONY: run build test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
@@ -33,16 +33,25 @@ check: ## format, vet, staticcheck, import table
 e2e: e2e-side e2e-kube ## against the real etcd and the real Kubernetes
 
 e2e-side: ## beside etcd: answers, metrics, crashes, bad input, command line
-	cd e2e && $(GO) test -count=1 -timeout 40m ./...
+	cd e2e && $(GO) test -p 1 -count=1 -timeout 40m ./... # one after the other: they use all cores
+
+e2e-long: ## every story of hard days, on limpet and on etcd; about an hour, as root
+	cd e2e && E2E_LONG=1 E2E_REFERENCE=1 $(GO) test -count=1 -timeout 120m -v ./hosts/scenario
 
 e2e-kube: ## kube-apiserver and kube-controller-manager on limpet
 	cd e2e/kube && $(GO) test -count=1 -timeout 40m -v ./...
+
+demo-cluster: build ## three boards in namespaces become a cluster, lose the leader, and go on
+	LIMPET=./limpet sh deploy/demo-cluster.sh
 
 bench: ## limpet beside etcd and kine; writes bench/RESULTS.md
 	cd bench && $(GO) run . -write
 
 fuzz: ## every fuzz target for a while
 	$(GO) test -run '^$$' -fuzz FuzzDecodeEntry -fuzztime 30s -fuzzminimizetime 10x ./raftfsm
+	$(GO) test -run '^$$' -fuzz FuzzInfo -fuzztime 30s -fuzzminimizetime 10x ./discovery
+	$(GO) test -run '^$$' -fuzz FuzzPacket -fuzztime 30s -fuzzminimizetime 10x ./discovery
+	$(GO) test -run '^$$' -fuzz FuzzParseName -fuzztime 30s -fuzzminimizetime 10x ./discovery
 
 clean:
 	rm -rf limpet $(CACHE)

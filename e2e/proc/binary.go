@@ -16,10 +16,11 @@ import (
 // Kind names a program under test.
 type Kind string
 
-// The two programs that tests run.
+// The two programs that tests judge, and etcd's own client for the command line.
 const (
-	Etcd   Kind = "etcd"
-	Limpet Kind = "limpet"
+	Etcd    Kind = "etcd"
+	Limpet  Kind = "limpet"
+	Etcdctl Kind = "etcdctl"
 )
 
 const buildDeadline = 15 * time.Minute
@@ -75,12 +76,15 @@ func build(kind Kind) (string, error) {
 	path := filepath.Join(folder, string(kind))
 	ctx, cancel := context.WithTimeout(context.Background(), buildDeadline)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, ".")
-	cmd.Dir = repo
-	if kind == Etcd {
-		cmd = exec.CommandContext(ctx, "go", "build", "-o", path, "go.etcd.io/etcd/server/v3")
-		cmd.Dir = module
+	what, dir := ".", repo
+	switch kind {
+	case Etcd:
+		what, dir = "go.etcd.io/etcd/server/v3", module
+	case Etcdctl: // the release that limpet has built in
+		what = "go.etcd.io/etcd/etcdctl/v3"
 	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, what)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)

@@ -1,16 +1,15 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -21,21 +20,21 @@ const (
 	tailLines     = 25
 )
 
-// Server is a one-member server: one data directory, two addresses, and at most one process.
+// Server is one member: one data directory, two addresses, and at most one process.
 type Server struct {
 	Kind    Kind
 	Name    string
 	DataDir string
 	Client  string // host:port
 	Peer    string // host:port
+	Initial string // --initial-cluster; empty for a cluster of this member alone
 	Log     *Log
 
-	t     testing.TB
-	bare  bool // extra is the whole command line
-	extra []string
-	env   []string
-	cmd   *exec.Cmd
-	ended chan struct{} // closed once cmd was waited for
+	t       testing.TB
+	bare    bool // extra is the whole command line
+	extra   []string
+	env     []string
+	process *Process
 }
 
 // Option changes a Server before its first start.
@@ -62,19 +61,18 @@ func New(t testing.TB, kind Kind, options ...Option) *Server {
 		DataDir: filepath.Join(t.TempDir(), "data"),
 		Client:  FreeAddr(t),
 		Peer:    FreeAddr(t),
-		Log:     newLog(),
 		t:       t,
 	}
 	for _, o := range options {
 		o(s)
 	}
 	t.Cleanup(func() {
-		s.kill()
 		if t.Failed() {
-			t.Logf("end of the log of %s at %s:\n%s", s.Kind, s.Client, s.Log.Tail(tailLines))
 			s.keep()
 		}
 	})
+	s.process = NewProcess(t, fmt.Sprintf("%s at %s", kind, s.Client), Binary(t, kind))
+	s.Log = s.process.Log
 	return s
 }
 
@@ -108,22 +106,26 @@ func (s *Server) PeerURL() string { return "http://" + s.Peer }
 
 // Flags gives the command line the server is started with, sub-command included.
 func (s *Server) Flags() []string {
+	flags := s.usual()
 	if s.bare {
-		return append([]string{"server"}, s.extra...)
+		flags = nil
 	}
-	flags := []string{
+	if s.Kind == Limpet {
+		flags = append([]string{"server"}, flags...)
+	}
+	return append(flags, s.extra...)
+}
+
+func (s *Server) usual() []string {
+	return []string{
 		"--name=" + s.Name,
 		"--data-dir=" + s.DataDir,
 		"--listen-client-urls=" + s.ClientURL(),
 		"--advertise-client-urls=" + s.ClientURL(),
 		"--listen-peer-urls=" + s.PeerURL(),
 		"--initial-advertise-peer-urls=" + s.PeerURL(),
-		"--initial-cluster=" + s.Name + "=" + s.PeerURL(),
+		"--initial-cluster=" + cmp.Or(s.Initial, s.Name+"="+s.PeerURL()),
 	}
-	if s.Kind == Limpet {
-		flags = append([]string{"server"}, flags...)
-	}
-	return append(flags, s.extra...)
 }
 
 // Run starts the process and returns once it serves; the test fails if it does not.
@@ -145,42 +147,15 @@ func (s *Server) Ready() error {
 // Launch starts the process and does not wait for it to serve.
 func (s *Server) Launch() {
 	s.t.Helper()
-	if s.Alive() {
-		s.t.Fatalf("%s at %s runs already", s.Kind, s.Client)
-	}
-	cmd := exec.Command(Binary(s.t, s.Kind), s.Flags()...)
-	cmd.Env = append(cleanEnv(), s.env...)
-	cmd.Stdout, cmd.Stderr = s.Log, s.Log
-	cmd.SysProcAttr = childAttr()
-	s.Log.mark(strings.Join(cmd.Args, " "))
-	if err := cmd.Start(); err != nil {
-		s.t.Fatalf("start %s: %v", cmd, err)
-	}
-	ended := make(chan struct{})
-	// Owned by this process's run; ends when the child does.
-	go func() {
-		cmd.Wait()
-		close(ended)
-	}()
-	s.cmd, s.ended = cmd, ended
-}
-
-// cleanEnv is the test's environment without the variables that would configure a server.
-func cleanEnv() []string {
-	var env []string
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "ETCD_") && !strings.HasPrefix(v, "LIMPET_") {
-			env = append(env, v)
-		}
-	}
-	return env
+	s.process.Env = s.env
+	s.process.Launch(s.Flags()...)
 }
 
 // waitReady waits for the log line and then for /readyz, or for the process to end.
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ended := s.ended
+	ended := s.process.Ended()
 	// Ends with ctx at the latest, which this function cancels on its way out.
 	go func() {
 		select {
@@ -213,76 +188,39 @@ func (s *Server) probe(ctx context.Context) error {
 }
 
 // Alive tells whether the process runs.
-func (s *Server) Alive() bool {
-	if s.cmd == nil {
-		return false
-	}
-	select {
-	case <-s.ended:
-		return false
-	default:
-		return true
-	}
-}
+func (s *Server) Alive() bool { return s.process.Alive() }
 
 // PID is the process's id.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
+func (s *Server) PID() int { return s.process.PID() }
 
 // Kill ends the process with SIGKILL and waits for its end.
 func (s *Server) Kill() {
 	s.t.Helper()
-	if !s.Alive() {
-		s.t.Fatalf("%s at %s was to be killed and is dead already", s.Kind, s.Client)
-	}
-	s.kill()
+	s.process.Kill()
 }
 
-func (s *Server) kill() {
-	if s.Alive() {
-		s.cmd.Process.Kill()
-		<-s.ended
-	}
+// Pause stops the process in the middle of whatever it does, until Continue.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.process.Pause()
 }
 
-// Exit says how a process ended.
-type Exit struct {
-	Code   int            // -1 if a signal ended it
-	Signal syscall.Signal // that signal
-	Took   time.Duration
-}
-
-// Clean tells whether the program ended as it does after SIGTERM: limpet with 0; etcd raises the
-// signal again for itself.
-func (e Exit) Clean(kind Kind) bool {
-	return e.Code == 0 || kind == Etcd && e.Signal == syscall.SIGTERM
+// Continue ends a Pause.
+func (s *Server) Continue() {
+	s.t.Helper()
+	s.process.Continue()
 }
 
 // Terminate sends SIGTERM and waits for the end, at most for deadline.
 func (s *Server) Terminate(deadline time.Duration) Exit {
 	s.t.Helper()
-	start := time.Now()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		s.t.Fatalf("SIGTERM to %s at %s: %v", s.Kind, s.Client, err)
-	}
-	return s.WaitExit(start, deadline)
+	return s.process.Terminate(deadline)
 }
 
 // WaitExit waits for the process to end by itself, at most until deadline after start.
 func (s *Server) WaitExit(start time.Time, deadline time.Duration) Exit {
 	s.t.Helper()
-	timer := time.NewTimer(time.Until(start.Add(deadline)))
-	defer timer.Stop()
-	select {
-	case <-s.ended:
-	case <-timer.C:
-		s.t.Fatalf("%s at %s still runs after %v", s.Kind, s.Client, deadline)
-	}
-	status := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	exit := Exit{Code: s.cmd.ProcessState.ExitCode(), Took: time.Since(start)}
-	if status.Signaled() {
-		exit.Signal = status.Signal()
-	}
-	return exit
+	return s.process.WaitExit(start, deadline)
 }
 
 // RSS is the process's resident memory in bytes.

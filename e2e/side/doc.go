@@ -4,7 +4,8 @@
 // request (or one thing done to a stream), written in neutral names. An Answer is all a Step brought
 // back, turned into neutral names again. A Generator makes Steps from a seed and from what the
 // reference answered so far. A Session runs them on both Targets and compares the Answers field by
-// field, save what allowed.go lists.
+// field, save what allowed.go lists. A Cluster is several members of one program, and Clusters are
+// one of each: the n-th members of the two are a Pair.
 //
 // Invariants:
 //

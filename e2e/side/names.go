@@ -23,7 +23,8 @@ type Names struct {
 	mu      sync.Mutex // guards the fields below
 	real    map[uint64]uint64
 	neutral map[uint64]uint64
-	texts   []string // old, new, old, new, …
+	texts   []string // real, neutral, real, neutral, …
+	back    []string // neutral, real, …: of BindText alone
 }
 
 // NewNames gives a dictionary without names. It knows one thing only: protobuf writes errors and
@@ -41,11 +42,13 @@ func (n *Names) Bind(neutral, real uint64) {
 	n.texts = append(n.texts, fmt.Sprint(real), fmt.Sprint(neutral), fmt.Sprintf("%x", real), fmt.Sprintf("%x", neutral))
 }
 
-// BindText replaces real by neutral in every text that comes back.
+// BindText replaces real by neutral in every text that comes back, and neutral by real in those
+// that are sent.
 func (n *Names) BindText(neutral, real string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.texts = append(n.texts, real, neutral)
+	n.back = append(n.back, neutral, real)
 }
 
 // ToReal gives a copy of m as this server must hear it.
@@ -53,8 +56,15 @@ func (n *Names) ToReal(m proto.Message) proto.Message {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	m = proto.Clone(m)
-	rename(m.ProtoReflect(), n.real, nil)
+	rename(m.ProtoReflect(), n.real, strings.NewReplacer(n.back...))
 	return m
+}
+
+// RealText translates a text that is sent: the addresses in it, not the numbers.
+func (n *Names) RealText(neutral string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.NewReplacer(n.back...).Replace(neutral)
 }
 
 // RealID translates one number.
@@ -83,6 +93,9 @@ func (n *Names) Text(text string) string {
 
 func rename(m protoreflect.Message, ids map[uint64]uint64, texts *strings.Replacer) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.IsMap() {
+			return true // only the health service's list has one, of no names
+		}
 		if !fd.IsList() {
 			if nv, changed := renameValue(fd, v, ids, texts); changed {
 				m.Set(fd, nv)
@@ -112,9 +125,7 @@ func renameValue(fd protoreflect.FieldDescriptor, v protoreflect.Value, ids map[
 			return protoreflect.ValueOfUint64(id), true
 		}
 	case protoreflect.StringKind:
-		if texts != nil {
-			return protoreflect.ValueOfString(texts.Replace(v.String())), true
-		}
+		return protoreflect.ValueOfString(texts.Replace(v.String())), true
 	}
 	return v, false
 }

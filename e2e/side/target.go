@@ -23,8 +23,9 @@ type Target struct {
 	Label  string
 	Server *proc.Server
 	Conn   *grpc.ClientConn
-	Names  *Names
+	Names  *Names // shared by the members of a Cluster
 
+	number  int        // of the member in a Cluster, from 1 on; 0 if it is alone
 	mu      sync.Mutex // guards streams
 	streams map[int]*watchStream
 }
@@ -54,6 +55,11 @@ func (t *Target) Connect(tb testing.TB) {
 	status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		tb.Fatalf("first Status of %s: %v", t.Label, err)
+	}
+	if t.number != 0 {
+		t.Names.Bind(NeutralCluster, status.Header.ClusterId)
+		t.Names.Bind(MemberID(t.number), status.Header.MemberId)
+		return
 	}
 	t.Names.BindText("http://client", t.Server.ClientURL())
 	t.Names.BindText("http://peer", t.Server.PeerURL())

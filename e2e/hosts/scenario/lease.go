@@ -1,0 +1,119 @@
+//go:build linux
+
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const leaseSeconds = 5
+
+// leasesOutliveTheLeader keeps one lease alive through a follower and neglects another, while the
+// leader, which alone knows their deadlines, is killed.
+func leasesOutliveTheLeader(t *testing.T, c *Cluster) {
+	s := begin(t, c)
+	old := c.Leader(c.Members()...)
+	follower := c.Others(old)[0]
+	client := c.Client(follower)
+	s.leased(client, "lease/neglected")
+	kept := s.keepAlive(client, s.leased(client, "lease/kept"))
+	kept.refreshed(s)
+	old.Process.Kill()
+	c.Leader(c.Others(old)...)
+
+	// The new leader has given both their full time again.
+	s.gone(follower, "lease/neglected")
+	kept.refreshed(s)
+	if n := s.count(follower, "lease/kept"); n != 1 {
+		t.Errorf("the key of the lease that was kept alive is there %d times", n)
+	}
+	kept.stop()
+	s.gone(follower, "lease/kept")
+
+	old.Start()
+	old.Serves()
+	for _, key := range []string{"lease/kept", "lease/neglected"} {
+		if n := s.count(old, key); n != 0 {
+			t.Errorf("%s is there %d times at %s, which was dead when its lease ended", key, n, old.Name)
+		}
+	}
+	s.end()
+}
+
+// leased puts a key with a lease of its own.
+func (s *story) leased(client *clientv3.Client, key string) clientv3.LeaseID {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	lease, err := client.Grant(ctx, leaseSeconds)
+	if err == nil {
+		_, err = client.Put(ctx, key, "", clientv3.WithLease(lease.ID))
+	}
+	if err != nil {
+		s.t.Fatalf("put %s with a lease: %v", key, err)
+	}
+	return lease.ID
+}
+
+// keeper keeps a lease alive.
+type keeper struct {
+	answers atomic.Int64
+	stop    context.CancelFunc
+}
+
+func (s *story) keepAlive(client *clientv3.Client, id clientv3.LeaseID) *keeper {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s.t.Cleanup(cancel)
+	answers, err := client.KeepAlive(ctx, id)
+	if err != nil {
+		s.t.Fatalf("keep lease %x alive: %v", id, err)
+	}
+	k := &keeper{stop: cancel}
+	// Owner: the keeper; ends when stop, or the test's cleanup, cancels ctx.
+	go func() {
+		for range answers {
+			k.answers.Add(1)
+		}
+	}()
+	return k
+}
+
+// refreshed waits for some more keepalives to be answered.
+func (k *keeper) refreshed(s *story) {
+	s.t.Helper()
+	want := k.answers.Load() + 2
+	s.Eventually("keepalives", func(context.Context) error {
+		if got := k.answers.Load(); got < want {
+			return fmt.Errorf("%d were answered, want %d", got, want)
+		}
+		return nil
+	})
+}
+
+func (s *story) gone(m *Member, key string) {
+	s.t.Helper()
+	s.Eventually(key+" vanishes", func(ctx context.Context) error {
+		resp, err := pb.NewKVClient(m.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
+		if err == nil && resp.Count > 0 {
+			err = fmt.Errorf("it is there: %v", resp.Kvs)
+		}
+		return err
+	})
+}
+
+func (s *story) count(m *Member, key string) (count int64) {
+	s.t.Helper()
+	s.Eventually("count "+key, func(ctx context.Context) error {
+		resp, err := pb.NewKVClient(m.Conn).Range(ctx, &pb.RangeRequest{Key: []byte(key)})
+		count = resp.GetCount()
+		return err
+	})
+	return count
+}
