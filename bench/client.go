@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// maxConns is how many connections a pool opens at most; more clients share them, as in etcd's own benchmark tool.
+// maxConns is how many clients a pool opens at most; more workers share them, as in etcd's own benchmark tool.
 const maxConns = 100
 
 // dial opens a bare gRPC connection for rows whose client must cost as little as possible.
@@ -37,18 +37,23 @@ func probe(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-// pool is the connections of many clients to one server. Worker w uses connection w modulo their number.
+// pool is the clients of one cluster. Worker w uses connection w modulo their number.
 type pool struct {
 	side  *side
 	conns []*clientv3.Client
 }
 
-// newPool opens connections for a number of workers and waits until each has answered once.
-func newPool(ctx context.Context, v *server, workers int) (*pool, error) {
-	p := &pool{side: v.side}
+// newPool opens clients for a number of workers and waits until each has had an answer. A client of several addresses
+// has a connection to each and sends its requests to them in turn: clientv3 does so.
+func newPool(ctx context.Context, s *side, addresses []string, workers int) (*pool, error) {
+	p := &pool{side: s}
+	var endpoints []string
+	for _, a := range addresses {
+		endpoints = append(endpoints, "http://"+a)
+	}
 	for range min(workers, maxConns) {
 		c, err := clientv3.New(clientv3.Config{
-			Endpoints: []string{"http://" + v.address()}, Context: ctx, Logger: zap.NewNop()})
+			Endpoints: endpoints, Context: ctx, Logger: zap.NewNop()})
 		if err != nil {
 			p.close()
 			return nil, err

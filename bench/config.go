@@ -31,15 +31,11 @@ type config struct {
 func parseFlags(args []string) (config, error) {
 	var c config
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	var names []string
-	for _, r := range allRows() {
-		names = append(names, r.name)
-	}
-	f.StringVar(&c.rows, "rows", "", "comma-separated `rows` to run, of "+strings.Join(names, ",")+" (default all)")
+	f.StringVar(&c.rows, "rows", "", "comma-separated `rows` to run, of "+rowNames()+" (default all)")
 	f.StringVar(&c.sides, "sides", "limpet,etcd,kine", "comma-separated `sides`, of "+strings.Join(sideNames, ","))
 	f.IntVar(&c.rounds, "rounds", 5, "rounds of each row")
 	f.DurationVar(&c.duration, "duration", 10*time.Second, "measured window of a rate, after a warm-up")
-	f.DurationVar(&c.settle, "settle", 5*time.Second, "rest before memory is looked at")
+	f.DurationVar(&c.settle, "settle", 5*time.Second, "rest before memory or CPU at rest is looked at")
 	f.DurationVar(&c.wear, "idle-duration", 2*time.Minute, "measured window of the idle row")
 	f.IntVar(&c.revisions, "revisions", defaultRevisions, "revisions of the restart row")
 	f.BoolVar(&c.quick, "quick", false, "a short trial: 2 rounds, windows of 2s, 20s idle, 50 000 revisions")

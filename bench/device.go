@@ -50,6 +50,48 @@ func mountDevice(dir string) (*device, error) {
 	return d, nil
 }
 
+// disks are the devices of a cluster's members, one each, or none when this program may not mount any.
+type disks []*device
+
+// mountDisks mounts a device at each dir; none, without an error, when not root.
+func mountDisks(dirs []string) (d disks, err error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, dir := range dirs {
+		dev, err := mountDevice(dir)
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+		d = append(d, dev)
+	}
+	return d, nil
+}
+
+// read is the sum of all devices' counters.
+func (d disks) read() (blockStat, error) {
+	var total blockStat
+	for _, dev := range d {
+		s, err := dev.read()
+		if err != nil {
+			return blockStat{}, err
+		}
+		total.writes += s.writes
+		total.sectors += s.sectors
+		total.flushes += s.flushes
+	}
+	return total, nil
+}
+
+// close unmounts all.
+func (d disks) close() error {
+	var errs []error
+	for _, dev := range d {
+		errs = append(errs, dev.close())
+	}
+	return errors.Join(errs...)
+}
+
 // read syncs the file system, then reads the counters of the device.
 func (d *device) read() (blockStat, error) {
 	if err := syncFolder(d.dir); err != nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +25,19 @@ type usage struct {
 	peak    int64         // VmHWM
 }
 
+// minus is the cost between two readings; what is held now stays u's.
+func (u usage) minus(v usage) usage {
+	u.cpu -= v.cpu
+	u.written -= v.written
+	return u
+}
+
+// plus is what two processes cost and hold together.
+func (u usage) plus(v usage) usage {
+	return usage{cpu: u.cpu + v.cpu, written: u.written + v.written,
+		rss: u.rss + v.rss, anon: u.anon + v.anon, peak: u.peak + v.peak}
+}
+
 // readCost fills cpu and written. It works on a zombie too, which is how work put off until the end gets counted.
 func readCost(pid int) (usage, error) {
 	var u usage
@@ -39,6 +54,31 @@ func readCost(pid int) (usage, error) {
 	}
 	u.written, err = parseField(io, "write_bytes:")
 	return u, err
+}
+
+// readRuntime is the CPU that a living process's threads have used, in nanoseconds, for servers so idle that clockTick is
+// too coarse. A thread that ends takes its share with it; Go's seldom do.
+func readRuntime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(files) == 0 {
+		return 0, fmt.Errorf("pid %d has no schedstat: %w", pid, errors.Join(err, os.ErrNotExist))
+	}
+	var sum time.Duration
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		var onCPU int64 // the first of three figures, proc_pid_schedstat
+		if _, err := fmt.Sscan(string(text), &onCPU); err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		sum += time.Duration(onCPU)
+	}
+	return sum, nil
 }
 
 // readMemory fills rss, anon and peak.

@@ -44,6 +44,9 @@ func TestReadOwnProcess(t *testing.T) {
 	if _, err := readCost(os.Getpid()); err != nil {
 		t.Errorf("readCost: %v", err)
 	}
+	if got, err := readRuntime(os.Getpid()); err != nil || got <= 0 {
+		t.Errorf("readRuntime = %v, %v; want more than 0", got, err)
+	}
 }
 
 func TestParseBlockStat(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,6 +26,15 @@ and idle apart); a cell is the median of the rounds with the lowest and highest 
 medians with the lowest and highest ratio of a single round. ↓ marks costs: less is better. Load generator and server are
 two processes that share the same cores. CPU is user and system time of the server (/proc/PID/stat), for puts until after a
 clean stop, so that work put off is counted. write_bytes is /proc/PID/io. MB is 10⁶ bytes, MiB 2²⁰.
+`
+
+// trioMethod is what readers of rows with three members need besides.
+const trioMethod = `
+Three members are three processes on loopback that share the cores and the disk (idle k3s and bytes reaching the devices:
+an ext4 image for each); costs are sums over the three, so the binary's shared pages count three times in RSS. A client
+sends its requests to all three in turn, as clientv3 does with three endpoints, unless a row says "at the leader". Time
+without writes is the longest pause between answered writes from the blow on, as seen by puts sent to the two other members
+every 5 ms, none waiting for another; a figure of a round is the median of 3 blows.
 `
 
 // sideNotes says what must be known of a side to compare it.
@@ -74,6 +84,9 @@ func (p report) setting() string {
 func (p report) notes() string {
 	var b strings.Builder
 	b.WriteString(method)
+	if slices.ContainsFunc(p.rows, func(r *row) bool { return r.members == trio }) {
+		b.WriteString(trioMethod)
+	}
 	for _, s := range p.sides {
 		if text := sideNotes[s.name]; text != "" {
 			b.WriteString("\n" + text + "\n")

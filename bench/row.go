@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,36 +33,74 @@ type sample map[string]float64
 // row is one kind of work.
 type row struct {
 	name    string
+	members int // of the clusters it works on; 0 means 1
 	metrics []metric
 	run     func(ctx context.Context, b *bench, r *row) error
 }
 
 // allRows are the rows in the order of the table.
 func allRows() []*row {
+	return append([]*row{
+		putRow(putShape{name: "put1", clients: 1, members: 1, floor: 1.3, aim: 2}),
+		putRow(putShape{name: "put200", clients: 200, members: 1, floor: 1.3, aim: 2}),
+		putRow(putShape{name: "put1000", clients: 1000, members: 1, floor: 1.3, aim: 2}),
+		getRow("get200", 200, 1, false), getRow("sget200", 200, 1, true),
+		listRow(), watchRow(), rssRow(), wearRow("idle", 1), restartRow(), sizeRow(),
+	}, trioRows()...)
+}
+
+// trioRows are the rows whose clusters have three members.
+func trioRows() []*row {
 	return []*row{
-		putRow("put1", 1), putRow("put200", 200), putRow("put1000", 1000),
-		getRow("get200", 200, false), getRow("sget200", 200, true),
-		listRow(), watchRow(), rssRow(), wearRow(), restartRow(), sizeRow(),
+		putRow(putShape{name: "put1x3", clients: 1, members: trio, floor: 1, aim: 1.3}),
+		putRow(putShape{name: "put200x3", clients: 200, members: trio, floor: 1.2, aim: 1.5}),
+		putRow(putShape{name: "put1000x3", clients: 1000, members: trio, floor: 1.2, aim: 1.5}),
+		putRow(putShape{name: "lead1x3", clients: 1, members: trio, leader: true, floor: 1, aim: 1.3}),
+		putRow(putShape{name: "lead200x3", clients: 200, members: trio, leader: true, floor: 1.2, aim: 1.5}),
+		getRow("get200x3", 200, trio, false), followRow(),
+		outageRow(killed), outageRow(terminated), outageRow(frozen),
+		restRow(), wearRow("idlex3", trio), deviceRow("device1x3", 1), deviceRow("device200x3", 200),
 	}
 }
 
-// selectRows keeps the rows named in a comma-separated list; empty means all.
+// rowGroups are names for many rows.
+var rowGroups = map[string]func(*row) bool{
+	"single": func(r *row) bool { return r.members <= 1 },
+	"x3":     func(r *row) bool { return r.members == trio },
+}
+
+// selectRows keeps the rows and groups named in a comma-separated list; empty means all.
 func selectRows(list string) ([]*row, error) {
 	all := allRows()
 	if list == "" {
 		return all, nil
 	}
-	var names []string
-	for _, r := range all {
-		names = append(names, r.name)
-	}
-	wanted := strings.Split(list, ",")
-	for _, w := range wanted {
-		if !slices.Contains(names, w) {
-			return nil, fmt.Errorf("unknown row %q; there are %s", w, strings.Join(names, ","))
+	wanted := map[string]bool{}
+	for _, name := range strings.Split(list, ",") {
+		in, ok := rowGroups[name]
+		if !ok {
+			in = func(r *row) bool { return r.name == name }
+		}
+		found := false
+		for _, r := range all {
+			if in(r) {
+				wanted[r.name], found = true, true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("unknown row %q; there are %s", name, rowNames())
 		}
 	}
-	return slices.DeleteFunc(all, func(r *row) bool { return !slices.Contains(wanted, r.name) }), nil
+	return slices.DeleteFunc(all, func(r *row) bool { return !wanted[r.name] }), nil
+}
+
+// rowNames lists what selectRows takes.
+func rowNames() string {
+	var names []string
+	for _, r := range allRows() {
+		names = append(names, r.name)
+	}
+	return strings.Join(append(names, slices.Sorted(maps.Keys(rowGroups))...), ",")
 }
 
 // bench is one run of the program.
@@ -73,12 +112,29 @@ type bench struct {
 	served int // servers started, for folder names
 }
 
+// sidesOf are the sides that can form the clusters of a row.
+func (b *bench) sidesOf(r *row) []*side {
+	if r.members <= 1 {
+		return b.sides
+	}
+	var out []*side
+	for _, s := range b.sides {
+		if s.kubernetes {
+			b.rec.remark(fmt.Sprintf("%s has no members of its own, so no figures for several.", s.name))
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // alternating runs measure on each side in turn, round after round, and records what it gives. A side that fails once
 // is left out of the row's further rounds.
 func (b *bench) alternating(ctx context.Context, r *row,
 	measure func(ctx context.Context, s *side, round int) (sample, error)) error {
+	sides := b.sidesOf(r)
 	for round := range b.config.rounds {
-		for _, s := range b.sides {
+		for _, s := range sides {
 			if b.rec.note(r, s) != "" {
 				continue
 			}
@@ -109,70 +165,53 @@ func (b *bench) record(r *row, s *side, got sample, err error, step string) {
 	b.say("%s %s %s: %s", r.name, step, s.name, strings.Join(parts, ", "))
 }
 
-// fresh starts a side on an empty data folder of its own.
-func (b *bench) fresh(ctx context.Context, s *side) (*server, error) {
-	b.served++
-	dir := filepath.Join(b.work, fmt.Sprintf("%s-%03d", s.name, b.served))
-	at, err := newPlace(dir, dir+".log")
-	if err != nil {
-		return nil, err
-	}
-	return s.start(ctx, at, b.config.profile != "" && s.pprof != nil)
-}
-
-// discard ends a server and deletes its data; err is the failure so far, see server.end.
-func (b *bench) discard(v *server, err error) error {
-	err = v.end(err)
-	v.place.remove()
-	return err
-}
-
 // warm is the warm-up that belongs to a window.
 func warm(window time.Duration) time.Duration { return min(2*time.Second, window/4) }
 
-// meter takes a server's cost, and this program's own, between two moments.
+// meter takes a cluster's cost, and this program's own, between two moments.
 type meter struct {
-	server   *server
+	cluster  *cluster
 	from     usage
 	fromOwn  time.Duration
-	profiled <-chan error // nil without a profile
+	profiled []<-chan error // one for each member, none without profiles
 }
 
-// meter starts a meter, and a CPU profile over the window when the run wants profiles.
-func (b *bench) meter(v *server, name string, round int, window time.Duration) (*meter, error) {
-	m := &meter{server: v}
-	if b.config.profile != "" && v.side.pprof != nil && round == 0 {
-		m.profiled = fetchProfile(v, filepath.Join(b.config.profile, fmt.Sprintf("%s-%s.pprof", name, v.side.name)), window)
+// meter starts a meter, and CPU profiles over the window when the run wants them. Of several members the leader's
+// profile is the one named 1.
+func (b *bench) meter(c *cluster, name string, round int, window time.Duration) (*meter, error) {
+	m := &meter{cluster: c}
+	if b.config.profile != "" && c.side.pprof != nil && round == 0 {
+		for i, v := range c.members {
+			file := fmt.Sprintf("%s-%s.pprof", name, c.side.name)
+			if len(c.members) > 1 {
+				file = fmt.Sprintf("%s-%s-%d.pprof", name, c.side.name, i+1)
+			}
+			m.profiled = append(m.profiled, fetchProfile(v, filepath.Join(b.config.profile, file), window))
+		}
 	}
 	var err error
-	m.from, err = v.cost()
+	m.from, err = c.cost()
 	m.fromOwn = ownCPU()
 	return m, err
 }
 
-// sinceOpen is what the server and this program have used since the meter was opened.
+// sinceOpen is what the cluster and this program have used since the meter was opened.
 func (m *meter) sinceOpen() (server usage, own time.Duration, err error) {
 	own = ownCPU() - m.fromOwn
-	now, err := m.server.cost()
+	now, err := m.cluster.cost()
 	if err != nil {
 		return usage{}, 0, err
 	}
-	if m.profiled != nil {
-		err = <-m.profiled
+	for _, done := range m.profiled {
+		err = errors.Join(err, <-done)
 	}
 	return now.minus(m.from), own, err
 }
 
-// afterStop stops the server and is its cost since the meter was opened, work put off until the end included.
+// afterStop stops the cluster and is its cost since the meter was opened, work put off until the end included.
 func (m *meter) afterStop() (usage, error) {
-	if err := m.server.stop(); err != nil {
+	if err := m.cluster.stop(); err != nil {
 		return usage{}, err
 	}
-	return m.server.final.minus(m.from), nil
-}
-
-func (u usage) minus(v usage) usage {
-	u.cpu -= v.cpu
-	u.written -= v.written
-	return u
+	return m.cluster.final().minus(m.from), nil
 }

@@ -39,11 +39,11 @@ func rssRow() *row {
 }
 
 func (b *bench) measureMemory(ctx context.Context, s *side) (got sample, err error) {
-	v, err := b.fresh(ctx, s)
+	c, err := b.fresh(ctx, s, 1)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = b.discard(v, err) }()
+	defer func() { err = b.discard(c, err) }()
 	got = sample{}
 	note := func(moment string, u usage) {
 		got["rss."+moment] = max(got["rss."+moment], mib(u.rss))
@@ -51,7 +51,7 @@ func (b *bench) measureMemory(ctx context.Context, s *side) (got sample, err err
 		got["rss.peak"] = mib(u.peak)
 	}
 	look := func(moment string) error {
-		u, err := v.memory()
+		u, err := c.memory()
 		if err == nil {
 			note(moment, u)
 		}
@@ -64,7 +64,7 @@ func (b *bench) measureMemory(ctx context.Context, s *side) (got sample, err err
 	if err := look("idle"); err != nil {
 		return nil, err
 	}
-	p, err := newPool(ctx, v, rssClients)
+	p, err := newPool(ctx, s, c.addresses(), rssClients)
 	if err != nil {
 		return nil, err
 	}

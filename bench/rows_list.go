@@ -54,12 +54,12 @@ func listRow() *row {
 }
 
 func (b *bench) measureLists(ctx context.Context, s *side, round int) (got sample, err error) {
-	v, err := b.fresh(ctx, s)
+	c, err := b.fresh(ctx, s, 1)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = b.discard(v, err) }()
-	p, err := newPool(ctx, v, maxConns)
+	defer func() { err = b.discard(c, err) }()
+	p, err := newPool(ctx, s, c.addresses(), maxConns)
 	if err != nil {
 		return nil, err
 	}
@@ -68,14 +68,14 @@ func (b *bench) measureLists(ctx context.Context, s *side, round int) (got sampl
 	if err := p.fill(ctx, ks, listValue, 1); err != nil {
 		return nil, err
 	}
-	conn, err := dial(v.address())
+	conn, err := dial(c.address())
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	got = sample{}
 	for _, way := range listWays {
-		err := b.measureListing(ctx, v, round, way.name, got, func() error {
+		err := b.measureListing(ctx, c, round, way.name, got, func() error {
 			n, err := way.list(ctx, pb.NewKVClient(conn), ks.prefix)
 			if err == nil && n != listKeys {
 				err = fmt.Errorf("%d of %d keys", n, listKeys)
@@ -95,12 +95,12 @@ func (b *bench) measureLists(ctx context.Context, s *side, round int) (got sampl
 
 // measureListing lists once to warm up, then for half a window and at least listLeast times, one list after another,
 // and adds the figures of the way called name to got.
-func (b *bench) measureListing(ctx context.Context, v *server, round int, name string, got sample, list func() error) error {
+func (b *bench) measureListing(ctx context.Context, c *cluster, round int, name string, got sample, list func() error) error {
 	if err := list(); err != nil {
 		return err
 	}
 	window := b.config.duration / 2
-	m, err := b.meter(v, "list-"+name, round, window)
+	m, err := b.meter(c, "list-"+name, round, window)
 	if err != nil {
 		return err
 	}

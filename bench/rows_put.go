@@ -12,15 +12,42 @@ const putKeys = 100_000
 // valueSize of puts and gets, in bytes.
 const valueSize = 256
 
-// putRow measures puts by a number of clients on an empty store: client c writes keys c, c+clients, c+2·clients …
-// of 100 000, so that together they go through the keys in order, as etcd's benchmark does with --sequential-keys.
-func putRow(name string, clients int) *row {
-	who := fmt.Sprintf("%d clients", clients)
-	if clients == 1 {
+// putShape is who puts where.
+type putShape struct {
+	name    string
+	clients int
+	members int
+	leader  bool // all clients talk to the leader; otherwise each to all members in turn
+	// floor and aim of the rate (DESIGN §11).
+	floor, aim float64
+}
+
+// who says it in a title.
+func (p putShape) who() string {
+	who := fmt.Sprintf("%d clients", p.clients)
+	if p.clients == 1 {
 		who = "1 client in sequence"
 	}
-	r := &row{name: name, metrics: []metric{
-		{id: name + ".rate", title: "puts/s, " + who, unit: "/s", floor: 1.3, aim: 2},
+	if p.leader {
+		who += " at the leader"
+	}
+	return who + ofMembers(p.members)
+}
+
+// ofMembers ends a title.
+func ofMembers(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return fmt.Sprintf(", %d members", n)
+}
+
+// putRow measures puts by a number of clients on an empty store: client c writes keys c, c+clients, c+2·clients …
+// of 100 000, so that together they go through the keys in order, as etcd's benchmark does with --sequential-keys.
+func putRow(shape putShape) *row {
+	name, who := shape.name, shape.who()
+	r := &row{name: name, members: shape.members, metrics: []metric{
+		{id: name + ".rate", title: "puts/s, " + who, unit: "/s", floor: shape.floor, aim: shape.aim},
 		{id: name + ".cpu", title: "server CPU per put, " + who, unit: "µs", less: true, floor: 0.7, aim: 0.5},
 		{id: name + ".p50", title: "put latency p50, " + who, unit: "ms", less: true, beside: true},
 		{id: name + ".p99", title: "put latency p99, " + who, unit: "ms", less: true, beside: true},
@@ -29,39 +56,47 @@ func putRow(name string, clients int) *row {
 	}}
 	r.run = func(ctx context.Context, b *bench, r *row) error {
 		return b.alternating(ctx, r, func(ctx context.Context, s *side, round int) (sample, error) {
-			return b.measurePuts(ctx, s, name, clients, round)
+			return b.measurePuts(ctx, s, shape, round)
 		})
 	}
 	return r
 }
 
-func (b *bench) measurePuts(ctx context.Context, s *side, name string, clients, round int) (got sample, err error) {
-	v, err := b.fresh(ctx, s)
+func (b *bench) measurePuts(ctx context.Context, s *side, shape putShape, round int) (got sample, err error) {
+	c, err := b.fresh(ctx, s, shape.members)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = b.discard(v, err) }()
-	p, err := newPool(ctx, v, clients)
+	defer func() { err = b.discard(c, err) }()
+	at := c.addresses()
+	if shape.leader {
+		at = at[:1]
+	}
+	p, err := newPool(ctx, s, at, shape.clients)
 	if err != nil {
 		return nil, err
 	}
 	defer p.close()
 
 	var (
+		name = shape.name
 		m    *meter
 		own  time.Duration
 		ks   = newKeyspace("/registry/bench/", putKeys)
 		vals = values(valueSize)
 	)
 	result, err := load{
-		workers: clients, warm: warm(b.config.duration), window: b.config.duration,
+		workers: shape.clients, warm: warm(b.config.duration), window: b.config.duration,
 		op: func(ctx context.Context, worker, n int) error {
-			return p.put(ctx, worker, ks, (worker+n*clients)%putKeys, vals[n%len(vals)])
+			return p.put(ctx, worker, ks, (worker+n*shape.clients)%putKeys, vals[n%len(vals)])
 		},
-		opened: func() (err error) { m, err = b.meter(v, name, round, b.config.duration); return err },
+		opened: func() (err error) { m, err = b.meter(c, name, round, b.config.duration); return err },
 		closed: func() (err error) { _, own, err = m.sinceOpen(); return err },
 	}.run(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.sameLeader(ctx, c, name); err != nil {
 		return nil, err
 	}
 	p.close()

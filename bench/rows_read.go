@@ -13,36 +13,37 @@ import (
 const getKeys = 10_000
 
 // getRow measures gets of single keys, chosen evenly at random from 10 000.
-func getRow(name string, clients int, serializable bool) *row {
+func getRow(name string, clients, members int, serializable bool) *row {
 	kind, rate := "linearizable", metric{floor: 1.3, aim: 2}
 	if serializable {
 		kind, rate = "serializable", metric{}
 	}
-	rate.id, rate.title, rate.unit = name+".rate", fmt.Sprintf("%s gets/s, %d clients", kind, clients), "/s"
-	r := &row{name: name, metrics: []metric{
+	rate.id, rate.title, rate.unit = name+".rate", fmt.Sprintf("%s gets/s, %d clients%s", kind, clients, ofMembers(members)), "/s"
+	r := &row{name: name, members: members, metrics: []metric{
 		rate,
-		{id: name + ".cpu", title: "server CPU per " + kind + " get", unit: "µs", less: true, beside: true},
-		{id: name + ".p99", title: kind + " get latency p99", unit: "ms", less: true, beside: true},
-		{id: name + ".own", title: "load generator's CPU per " + kind + " get", unit: "µs", less: true, beside: true},
+		{id: name + ".cpu", title: "server CPU per " + kind + " get" + ofMembers(members), unit: "µs", less: true, beside: true},
+		{id: name + ".p99", title: kind + " get latency p99" + ofMembers(members), unit: "ms", less: true, beside: true},
+		{id: name + ".own", title: "load generator's CPU per " + kind + " get" + ofMembers(members), unit: "µs", less: true,
+			beside: true},
 	}}
 	r.run = func(ctx context.Context, b *bench, r *row) error {
 		return b.alternating(ctx, r, func(ctx context.Context, s *side, round int) (sample, error) {
 			if serializable && s.kubernetes {
 				return nil, fmt.Errorf("%w: it takes no serializable reads", errRefused)
 			}
-			return b.measureGets(ctx, s, name, clients, serializable, round)
+			return b.measureGets(ctx, s, r, clients, serializable, round)
 		})
 	}
 	return r
 }
 
-func (b *bench) measureGets(ctx context.Context, s *side, name string, clients int, serializable bool, round int) (got sample, err error) {
-	v, err := b.fresh(ctx, s)
+func (b *bench) measureGets(ctx context.Context, s *side, r *row, clients int, serializable bool, round int) (got sample, err error) {
+	c, err := b.fresh(ctx, s, r.members)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = b.discard(v, err) }()
-	p, err := newPool(ctx, v, clients)
+	defer func() { err = b.discard(c, err) }()
+	p, err := newPool(ctx, s, c.addresses(), clients)
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +57,7 @@ func (b *bench) measureGets(ctx context.Context, s *side, name string, clients i
 		opts = append(opts, clientv3.WithSerializable())
 	}
 	var (
+		name = r.name
 		m    *meter
 		cost usage
 		own  time.Duration
@@ -70,10 +72,13 @@ func (b *bench) measureGets(ctx context.Context, s *side, name string, clients i
 			}
 			return err
 		},
-		opened: func() (err error) { m, err = b.meter(v, name, round, b.config.duration); return err },
+		opened: func() (err error) { m, err = b.meter(c, name, round, b.config.duration); return err },
 		closed: func() (err error) { cost, own, err = m.sinceOpen(); return err },
 	}.run(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.sameLeader(ctx, c, name); err != nil {
 		return nil, err
 	}
 	return sample{

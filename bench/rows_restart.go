@@ -55,7 +55,7 @@ func measureRestarts(ctx context.Context, b *bench, r *row) error {
 			}
 		}
 		d := data[s]
-		v, err := s.start(ctx, d.place, false)
+		v, err := s.start(ctx, d.place)
 		if err != nil {
 			return nil, err
 		}
@@ -82,12 +82,13 @@ func measureRestarts(ctx context.Context, b *bench, r *row) error {
 
 // makeRevisions writes the data of a restart and stops the server.
 func (b *bench) makeRevisions(ctx context.Context, s *side) (at place, facts sample, err error) {
-	v, err := b.fresh(ctx, s)
+	c, err := b.fresh(ctx, s, 1)
 	if err != nil {
 		return place{}, nil, err
 	}
+	v := c.members[0]
 	defer func() { err = v.end(err) }()
-	p, err := newPool(ctx, v, maxConns)
+	p, err := newPool(ctx, s, c.addresses(), maxConns)
 	if err != nil {
 		return v.place, nil, err
 	}

@@ -23,65 +23,85 @@ const (
 	wearWarm = 12 * time.Second
 )
 
-// wearRow measures what reaches the device under an idle k3s's writes: all sides at the same time, each on an ext4
-// image of its own, one run of equal length.
-func wearRow() *row {
-	return &row{name: "idle", run: measureWear, metrics: []metric{
-		{id: "idle.bytes", title: "bytes reaching the device, idle k3s", unit: "KiB/s", less: true, floor: 0.5, aim: 0.25},
-		{id: "idle.flushes", title: "device flushes, idle k3s", unit: "/s", less: true, floor: 0.5, aim: 0.25},
-		{id: "idle.writes", title: "device write requests, idle k3s", unit: "/s", less: true, beside: true},
-		{id: "idle.pages", title: "written (write_bytes), idle k3s", unit: "KiB/s", less: true, beside: true},
-		{id: "idle.cpu", title: "server CPU, idle k3s", unit: "ms/s", less: true, beside: true},
-		{id: "idle.rss", title: "RSS at the end, idle k3s", unit: "MiB", less: true, beside: true},
-		{id: "idle.p99", title: "update latency p99, idle k3s", unit: "ms", less: true, beside: true},
-		{id: "idle.updates", title: "updates, idle k3s", unit: "/s", beside: true},
+// wearRow measures what reaches the device under an idle k3s's writes: all sides at the same time, each member on an
+// ext4 image of its own, one run of equal length. Figures of several members are sums.
+func wearRow(name string, members int) *row {
+	who := "idle k3s" + ofMembers(members)
+	return &row{name: name, members: members, run: measureWear, metrics: []metric{
+		{id: name + ".bytes", title: "bytes reaching the device, " + who, unit: "KiB/s", less: true, floor: 0.5, aim: 0.25},
+		{id: name + ".flushes", title: "device flushes, " + who, unit: "/s", less: true, floor: 0.5, aim: 0.25},
+		{id: name + ".writes", title: "device write requests, " + who, unit: "/s", less: true, beside: true},
+		{id: name + ".pages", title: "written (write_bytes), " + who, unit: "KiB/s", less: true, beside: true},
+		{id: name + ".cpu", title: "server CPU, " + who, unit: "ms/s", less: true, beside: true},
+		{id: name + ".rss", title: "RSS at the end, " + who, unit: "MiB", less: true, beside: true},
+		{id: name + ".p99", title: "update latency p99, " + who, unit: "ms", less: true, beside: true},
+		{id: name + ".updates", title: "updates, " + who, unit: "/s", beside: true},
 	}}
 }
 
 func measureWear(ctx context.Context, b *bench, r *row) error {
-	if os.Geteuid() != 0 {
-		b.rec.remark("idle: not root, so there is no device of its own to look at; write_bytes stands for the bytes.")
-	}
+	b.remarkNoDevice(r)
 	var wg sync.WaitGroup
 	type outcome struct {
 		got sample
 		err error
 	}
-	outcomes := make([]outcome, len(b.sides))
-	for i, s := range b.sides {
+	sides := b.sidesOf(r)
+	outcomes := make([]outcome, len(sides))
+	for i, s := range sides {
 		wg.Go(func() { // ends after the run
-			outcomes[i].got, outcomes[i].err = b.measureWearOf(ctx, s)
+			outcomes[i].got, outcomes[i].err = b.measureWearOf(ctx, s, r)
 		})
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	for i, s := range b.sides {
+	for i, s := range sides {
 		b.record(r, s, outcomes[i].got, outcomes[i].err, "1/1")
 	}
 	return nil
 }
 
-func (b *bench) measureWearOf(ctx context.Context, s *side) (got sample, err error) {
-	base := filepath.Join(b.work, "idle-"+s.name)
-	var dev *device // nil when not root
-	if os.Geteuid() == 0 {
-		if dev, err = mountDevice(base); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, dev.close()) }()
+// remarkNoDevice says what a row lacks when this program may not mount devices.
+func (b *bench) remarkNoDevice(r *row) {
+	if os.Geteuid() != 0 {
+		b.rec.remark(r.name + ": not root, so there is no device of its own to look at; write_bytes stands for the bytes.")
 	}
-	at, err := newPlace(filepath.Join(base, "data"), base+".log") // the log is not to count
+}
+
+// freshOnDisks starts a cluster whose members keep their data each on a device of its own, if they can be mounted.
+func (b *bench) freshOnDisks(ctx context.Context, s *side, r *row) (*cluster, disks, error) {
+	var bases, dirs []string
+	for i := range max(1, r.members) {
+		base := filepath.Join(b.work, fmt.Sprintf("%s-%s-%d", r.name, s.name, i+1))
+		bases, dirs = append(bases, base), append(dirs, filepath.Join(base, "data"))
+	}
+	d, err := mountDisks(bases)
+	if err != nil {
+		return nil, nil, err
+	}
+	places, err := newPlaces(dirs...)
+	if err != nil {
+		return nil, nil, errors.Join(err, d.close())
+	}
+	for i, base := range bases {
+		places[i].log = base + ".log" // beside the device: it is not to count
+	}
+	c, err := s.startCluster(ctx, places, false)
+	if err != nil {
+		return nil, nil, errors.Join(err, d.close())
+	}
+	return c, d, nil
+}
+
+func (b *bench) measureWearOf(ctx context.Context, s *side, r *row) (got sample, err error) {
+	c, d, err := b.freshOnDisks(ctx, s, r)
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.start(ctx, at, false)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = v.end(err) }()
-	p, err := newPool(ctx, v, wearFast+wearSlow) // one client for each kind of resource, as an API server has
+	defer func() { err = errors.Join(b.discard(c, err), d.close()) }()
+	p, err := newPool(ctx, s, c.addresses(), wearFast+wearSlow) // one client for each kind of resource, as an API server has
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +113,7 @@ func (b *bench) measureWearOf(ctx context.Context, s *side) (got sample, err err
 	if err := sleep(ctx, wearWarm); err != nil {
 		return nil, err
 	}
-	from, err := wearReading(dev, v)
+	from, err := wearReading(d, c)
 	if err != nil {
 		return nil, err
 	}
@@ -102,18 +122,18 @@ func (b *bench) measureWearOf(ctx context.Context, s *side) (got sample, err err
 		return nil, err
 	}
 	k.count(false)
-	to, err := wearReading(dev, v)
+	to, err := wearReading(d, c)
 	if err != nil {
 		return nil, err
 	}
-	mem, err := v.memory()
+	mem, err := c.memory()
 	if err != nil {
 		return nil, err
 	}
 	if err := stop(); err != nil {
 		return nil, err
 	}
-	return wearSample(from, to, mem, k.latencies, dev != nil), nil
+	return wearSample(r.name, from, to, mem, k.latencies, len(d) > 0), nil
 }
 
 // wearMoment is one reading of everything the wear row compares.
@@ -123,33 +143,31 @@ type wearMoment struct {
 	block blockStat
 }
 
-// wearReading syncs the file system first, so that pages nobody has flushed yet are on the device and counted.
-func wearReading(dev *device, v *server) (m wearMoment, err error) {
-	if dev != nil {
-		if m.block, err = dev.read(); err != nil {
-			return m, err
-		}
+// wearReading syncs the file systems first, so that pages nobody has flushed yet are on the device and counted.
+func wearReading(d disks, c *cluster) (m wearMoment, err error) {
+	if m.block, err = d.read(); err != nil {
+		return m, err
 	}
 	m.at = time.Now()
-	m.cost, err = v.cost()
+	m.cost, err = c.cost()
 	return m, err
 }
 
-func wearSample(from, to wearMoment, mem usage, latencies []time.Duration, onDevice bool) sample {
+func wearSample(name string, from, to wearMoment, mem usage, latencies []time.Duration, onDevice bool) sample {
 	seconds := to.at.Sub(from.at).Seconds()
 	cost := to.cost.minus(from.cost)
 	got := sample{
-		"idle.pages":   float64(cost.written) / 1024 / seconds,
-		"idle.cpu":     millis(cost.cpu) / seconds,
-		"idle.rss":     mib(mem.rss),
-		"idle.p99":     millis(percentile(latencies, 99)),
-		"idle.updates": float64(len(latencies)) / seconds,
+		name + ".pages":   float64(cost.written) / 1024 / seconds,
+		name + ".cpu":     millis(cost.cpu) / seconds,
+		name + ".rss":     mib(mem.rss),
+		name + ".p99":     millis(percentile(latencies, 99)),
+		name + ".updates": float64(len(latencies)) / seconds,
 	}
-	got["idle.bytes"] = got["idle.pages"]
+	got[name+".bytes"] = got[name+".pages"]
 	if onDevice {
-		got["idle.bytes"] = float64(to.block.sectors-from.block.sectors) * sectorSize / 1024 / seconds
-		got["idle.flushes"] = float64(to.block.flushes-from.block.flushes) / seconds
-		got["idle.writes"] = float64(to.block.writes-from.block.writes) / seconds
+		got[name+".bytes"] = float64(to.block.sectors-from.block.sectors) * sectorSize / 1024 / seconds
+		got[name+".flushes"] = float64(to.block.flushes-from.block.flushes) / seconds
+		got[name+".writes"] = float64(to.block.writes-from.block.writes) / seconds
 	}
 	return got
 }

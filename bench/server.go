@@ -30,6 +30,7 @@ type server struct {
 	side  *side
 	place place
 	pid   int
+	began time.Time
 	ready time.Duration // from exec until a linearizable get was answered
 	exit  chan struct{} // closed once the process is gone and final is set
 	final usage         // its cost over its whole life
@@ -37,13 +38,27 @@ type server struct {
 	ended bool          // stop or kill was called
 }
 
-// newPlace chooses free ports for an instance that keeps its data in dir and prints into the file log.
-func newPlace(dir, log string) (place, error) {
-	ports, err := freePorts(2)
+// newPlaces makes the places of a cluster's members, with free ports: one for each dir, to keep its data in.
+func newPlaces(dirs ...string) ([]place, error) {
+	ports, err := freePorts(2 * len(dirs))
 	if err != nil {
-		return place{}, err
+		return nil, err
 	}
-	return place{dir: dir, log: log, client: ports[0], peer: ports[1]}, os.MkdirAll(dir, 0o700)
+	var (
+		places  []place
+		initial []string
+	)
+	for i, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		at := place{name: fmt.Sprintf("m%d", i+1), dir: dir, log: dir + ".log", client: ports[2*i], peer: ports[2*i+1]}
+		places, initial = append(places, at), append(initial, at.name+"="+at.peerURL())
+	}
+	for i := range places {
+		places[i].initial = strings.Join(initial, ",")
+	}
+	return places, nil
 }
 
 // freePorts asks the kernel for n ports nobody listens on. Between here and the server's own listen another program
@@ -62,7 +77,16 @@ func freePorts(n int) ([]int, error) {
 }
 
 // start runs a side's server and returns once it answers a linearizable get.
-func (s *side) start(ctx context.Context, at place, pprof bool) (*server, error) {
+func (s *side) start(ctx context.Context, at place) (*server, error) {
+	v, err := s.launch(at, false)
+	if err != nil {
+		return nil, err
+	}
+	return v, v.becomeReady(ctx)
+}
+
+// launch runs a side's server and does not wait for it.
+func (s *side) launch(at place, pprof bool) (*server, error) {
 	args := s.args(at)
 	if pprof {
 		args = append(args, s.pprof...)
@@ -80,17 +104,21 @@ func (s *side) start(ctx context.Context, at place, pprof bool) (*server, error)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	v := &server{side: s, place: at, pid: cmd.Process.Pid, exit: make(chan struct{})}
+	v := &server{side: s, place: at, pid: cmd.Process.Pid, began: began, exit: make(chan struct{})}
 	go v.reap(cmd) // owned by v; ends with the process
+	return v, nil
+}
 
+// becomeReady returns once the server answers a linearizable get. One that fails to is killed.
+func (v *server) becomeReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	if err := v.awaitReady(ctx); err != nil {
 		v.kill()
-		return nil, fmt.Errorf("%s did not become ready: %w (%s)", s.name, err, v.lastWords())
+		return fmt.Errorf("%s did not become ready: %w (%s)", v.side.name, err, v.lastWords())
 	}
-	v.ready = time.Since(began)
-	return v, nil
+	v.ready = time.Since(v.began)
+	return nil
 }
 
 // reap waits for the end of the process and reads its whole cost before the kernel forgets it: a zombie still has its

@@ -33,10 +33,14 @@ type side struct {
 
 // place is where one instance of a side lives.
 type place struct {
+	name         string // of the member
 	dir          string
 	log          string // what it prints; outside dir, where some servers refuse foreign files
 	client, peer int    // TCP ports on 127.0.0.1
+	initial      string // name and peer URL of every member of the cluster, as --initial-cluster wants them
 }
+
+func (p place) peerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", p.peer) }
 
 // newSide builds a side's binaries into binDir.
 func newSide(ctx context.Context, name, binDir string) (*side, error) {
@@ -118,14 +122,14 @@ func newKine(ctx context.Context, name, binDir string) (*side, error) {
 	return s, nil
 }
 
-// etcdFlags are the flags of a cluster of one that etcd and limpet share; all else stays at its default.
+// etcdFlags are the flags of a member that etcd and limpet share; all else stays at its default.
 func etcdFlags(at place) []string {
-	client, peer := fmt.Sprintf("http://127.0.0.1:%d", at.client), fmt.Sprintf("http://127.0.0.1:%d", at.peer)
+	client, peer := fmt.Sprintf("http://127.0.0.1:%d", at.client), at.peerURL()
 	return []string{
-		"--name=bench", "--data-dir=" + at.dir,
+		"--name=" + at.name, "--data-dir=" + at.dir,
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
 		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer,
-		"--initial-cluster=bench=" + peer,
+		"--initial-cluster=" + at.initial,
 	}
 }
 

@@ -130,3 +130,48 @@ func TestSelectRows(t *testing.T) {
 		t.Errorf("selectRows(put2): %v, want an error that lists the rows", err)
 	}
 }
+
+func TestRowGroupsShareOutAllRows(t *testing.T) {
+	single, err := selectRows("single")
+	if err != nil {
+		t.Fatal(err)
+	}
+	three, err := selectRows("x3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(single) == 0 || len(three) == 0 || len(single)+len(three) != len(allRows()) {
+		t.Errorf("%d single rows and %d of three members, of %d", len(single), len(three), len(allRows()))
+	}
+	if got, err := selectRows("x3,put1,kill"); err != nil || len(got) != len(three)+1 {
+		t.Errorf("selectRows(x3,put1,kill) = %d rows, %v; want those of x3 and put1", len(got), err)
+	}
+}
+
+func TestSidesWithoutMembersAreLeftOut(t *testing.T) {
+	limpet, kine := &side{name: "limpet"}, &side{name: "kine", kubernetes: true}
+	b := &bench{sides: []*side{limpet, kine}, rec: newRecorder()}
+	if got := b.sidesOf(&row{}); len(got) != 2 || len(b.rec.remarks) != 0 {
+		t.Errorf("one member: %d sides, remarks %q; want both sides and no remark", len(got), b.rec.remarks)
+	}
+	for range 2 { // rows
+		if got := b.sidesOf(&row{members: trio}); len(got) != 1 || got[0] != limpet || len(b.rec.remarks) != 1 {
+			t.Errorf("three members: %d sides, remarks %q; want limpet alone and one remark", len(got), b.rec.remarks)
+		}
+	}
+}
+
+func TestTitlesTellMembersAndPlace(t *testing.T) {
+	for _, c := range []struct {
+		shape putShape
+		want  string
+	}{
+		{putShape{clients: 1, members: 1}, "1 client in sequence"},
+		{putShape{clients: 200, members: trio}, "200 clients, 3 members"},
+		{putShape{clients: 1, members: trio, leader: true}, "1 client in sequence at the leader, 3 members"},
+	} {
+		if got := c.shape.who(); got != c.want {
+			t.Errorf("who(%+v) = %q, want %q", c.shape, got, c.want)
+		}
+	}
+}
