@@ -88,6 +88,7 @@ type Node struct {
 	led       chan struct{} // holds one: there is a leader to ask for reads
 	trimTried int64         // logs.written when trimming was last asked for; raft's main goroutine's
 	started   atomic.Bool   // raft is set
+	opened    atomic.Uint64 // the term whose first entry of our own is applied
 	leading   atomic.Bool   // leader, and an entry of this term is applied
 	reads     chan *read
 	snapshot  chan struct{} // holds one: the log has grown
@@ -335,10 +336,12 @@ func (n *Node) watchLeadership(notices <-chan bool) {
 				}
 				continue
 			}
+			term := n.raft.CurrentTerm()
 			if err := n.openTerm(); err != nil {
 				n.log.Warn("leadership was lost before it could be used", "error", err)
 				continue
 			}
+			n.opened.Store(term)
 			n.leading.Store(true)
 			if n.cfg.OnLeader != nil {
 				n.cfg.OnLeader(true)

@@ -137,7 +137,10 @@ func (n *Node) confirm() error {
 // the call, once a quorum has confirmed that this member leads. ErrNotLeader if
 // it does not.
 func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
-	if !n.leading.Load() {
+	// The notice of a loss of leadership may be late, and this member may lead
+	// again meanwhile: then what others committed in between is not applied yet.
+	term := n.raft.CurrentTerm()
+	if !n.leading.Load() || n.opened.Load() != term {
 		return 0, ErrNotLeader
 	}
 	// leading: an entry of this term is applied, so the commit index is the
@@ -145,6 +148,9 @@ func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
 	// entry of a new term, lies below that entry.
 	index := n.raft.CommitIndex()
 	if err := await(ctx.Done(), n.raft.VerifyLeader()); err != nil {
+		return 0, ErrLeaderChanged
+	}
+	if n.raft.CurrentTerm() != term {
 		return 0, ErrLeaderChanged
 	}
 	return index, nil
