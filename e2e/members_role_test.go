@@ -66,15 +66,17 @@ var (
 	memberFigures = []string{
 		"etcd_server_has_leader", "etcd_server_is_leader", "etcd_server_is_learner",
 		"etcd_server_proposals_pending", "etcd_server_id", "etcd_cluster_version", "etcd_server_version",
-		"etcd_server_learner_promote_successes", "etcd_server_learner_promote_failures",
+		"etcd_server_learner_promote_successes",
 		"etcd_debugging_mvcc_keys_total", "etcd_debugging_mvcc_current_revision", "etcd_debugging_mvcc_compact_revision",
 	}
 	founderFigures = append([]string{
 		"etcd_mvcc_put_total", "etcd_mvcc_delete_total",
 		"etcd_debugging_lease_granted_total", "etcd_debugging_lease_revoked_total", "etcd_debugging_lease_renewed_total",
 	}, memberFigures...)
-	// growingFigures are series whose value depends on how raft went about it.
+	// growingFigures are series whose value depends on how raft went about it, or on how often a step
+	// had to be asked again until it was accepted.
 	growingFigures = []string{
+		"etcd_server_learner_promote_failures",
 		"etcd_server_leader_changes_seen_total", "etcd_server_proposals_committed_total", "etcd_server_proposals_applied_total",
 	}
 )

@@ -63,7 +63,7 @@ func (l *Log) Wait(ctx context.Context, want string) error {
 }
 
 // maxLine keeps a log line with a whole request in it from filling a report.
-const maxLine = 400
+const maxLine = 250
 
 // Tail gives the last n lines of all processes that shared the log.
 func (l *Log) Tail(n int) string {

@@ -17,7 +17,7 @@ import (
 const (
 	readyLine     = "ready to serve client requests"
 	readyDeadline = 60 * time.Second
-	tailLines     = 25
+	tailLines     = 12
 )
 
 // Server is one member: one data directory, two addresses, and at most one process.
