@@ -31,16 +31,18 @@ const syncsKept = 128
 const mostKept = 16
 
 // logStore is raft-wal with its size known in bytes, so that the log can be
-// bounded in them, and with ears: it tells when entries are on disk.
+// bounded in them, and with ears: it tells when entries go to disk and when they
+// are there.
 type logStore struct {
 	*wal.WAL
-	vfs      *walFS
-	keep     int64 // bytes that head trimming leaves, for members that lag
-	onStored func(took time.Duration)
-	onBroken func(error)
-	observe  func(took time.Duration, bytes int)
-	floor    func() (index uint64, ok bool) // somebody needs the log above index; may be nil
-	began    atomic.Int64                   // when the write under way began, Unix nanoseconds; 0 if none is
+	vfs       *walFS
+	keep      int64             // bytes that head trimming leaves, for members that lag
+	onStoring func([]*raft.Log) // before they are written; may be nil
+	onStored  func(took time.Duration)
+	onBroken  func(error)
+	observe   func(took time.Duration, bytes int)
+	floor     func() (index uint64, ok bool) // somebody needs the log above index; may be nil
+	began     atomic.Int64                   // when the write under way began, Unix nanoseconds; 0 if none is
 
 	written atomic.Int64 // bytes ever appended; with samples, maps bytes to index
 	trimmed atomic.Int64 // the same count at the newest trim
@@ -126,6 +128,9 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 		if err := checkSum(e.Data); err != nil { // before it spreads
 			return fmt.Errorf("index %d: %w", e.Index, err)
 		}
+	}
+	if l.onStoring != nil {
+		l.onStoring(logs)
 	}
 	began := time.Now()
 	l.began.Store(began.UnixNano())

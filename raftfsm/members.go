@@ -137,8 +137,37 @@ func (n *Node) votes() bool {
 // applied runs on the FSM's goroutine after each batch: the others hear of the
 // commit at once.
 func (n *Node) applied(newest *raft.Log) {
-	if n.cfg.Peers == nil || !n.started.Load() || n.raft.State() != raft.Leader || n.raft.CurrentTerm() != newest.Term {
+	if others := n.followers(newest.Term); len(others) > 0 {
+		n.transport.tell(others, hint{header: n.header(), term: newest.Term, index: newest.Index})
+	}
+}
+
+// storing runs on raft's main goroutine before each write of the log: a leader's
+// entries go to the others at the same time. What is no command waits for our
+// own disk, as raft has it; so does the first entry of a term, since what
+// precedes it is of another one.
+func (n *Node) storing(logs []*raft.Log) {
+	first, last := logs[0], logs[len(logs)-1]
+	follows := n.tail == position{first.Index - 1, first.Term}
+	n.tail = position{last.Index, last.Term}
+	if !follows {
 		return
+	}
+	for _, e := range logs {
+		if e.Type != raft.LogCommand {
+			return
+		}
+	}
+	if others := n.followers(first.Term); len(others) > 0 {
+		n.transport.sendAhead(others, n.header(), logs)
+	}
+}
+
+// followers lists the others in raft's configuration, if this member leads in
+// term.
+func (n *Node) followers(term uint64) []raft.ServerID {
+	if n.cfg.Peers == nil || !n.started.Load() || n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {
+		return nil
 	}
 	var others []raft.ServerID
 	self := serverID(n.cfg.MemberID)
@@ -147,12 +176,12 @@ func (n *Node) applied(newest *raft.Log) {
 			others = append(others, s.ID)
 		}
 	}
-	if len(others) > 0 {
-		n.transport.tell(others, hint{
-			header: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: []byte(self)},
-			term:   newest.Term, index: newest.Index,
-		})
-	}
+	return others
+}
+
+func (n *Node) header() raft.RPCHeader {
+	self := serverID(n.cfg.MemberID)
+	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: []byte(self)}
 }
 
 // stalled reports whether the log has been under way to the disk for so long
@@ -291,16 +320,5 @@ func (n *Node) Progress() []Progress {
 		}
 	}
 	slices.SortFunc(out, func(a, b Progress) int { return cmp.Compare(a.ID, b.ID) })
-	return out
-}
-
-func (p *progress) picture(id uint64) Progress {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := Progress{ID: id, Match: p.match, Silence: -1}
-	if !p.contact.IsZero() {
-		out.Silence = time.Since(p.contact)
-		out.Since = p.since
-	}
 	return out
 }

@@ -83,6 +83,7 @@ type Node struct {
 	proposer  *proposer
 	transport *transport
 
+	tail      position      // the newest entry that went to the log; raft's main goroutine's
 	slow      int           // writes of the log in a row that took long; raft's main goroutine's
 	giveWay   chan struct{} // holds one: the disk is slow
 	led       chan struct{} // holds one: there is a leader to ask for reads
@@ -153,6 +154,7 @@ func (n *Node) open() error {
 	if n.cfg.OnEffects != nil {
 		n.cfg.OnEffects(txn.Effects{Granted: state.Leases()})
 	}
+	n.logs.onStoring = n.storing
 	n.logs.onStored = n.stored
 	n.logs.observe = n.cfg.Observe.Sync
 	n.logs.onBroken = n.cfg.OnBroken

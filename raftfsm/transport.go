@@ -20,6 +20,8 @@ var (
 //   - how far each member has come, and when it last answered;
 //   - commit hints: followers hear of a commit at once instead of with the next
 //     entry, which may be long in coming (raft#282);
+//   - entries on their way to the others while this leader's own disk takes them
+//     (Raft thesis, 10.2.1; the library does one after the other);
 //   - a leader whose disk has stalled falls silent, so that the others choose
 //     another one: raft's heartbeats do not wait for the disk (raft#503);
 //   - this member can tell itself to stand for election now.
@@ -65,6 +67,7 @@ func (t *transport) pass() {
 
 func (t *transport) close() {
 	close(t.quit)
+	t.reset()
 	t.wg.Wait()
 }
 
@@ -81,21 +84,33 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *
 		return errStalled
 	}
 	p := t.peer(id)
-	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	if !heartbeat {
-		p.turn.Lock()
-		defer p.turn.Unlock()
+	if req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 { // a heartbeat
+		err := t.Transport.AppendEntries(id, at, req, resp)
+		t.note(id, p, err)
+		return err
 	}
+	if p.awaitAhead(req) {
+		*resp = raft.AppendEntriesResponse{RPCHeader: req.RPCHeader, Term: req.Term, LastLog: req.PrevLogEntry + uint64(len(req.Entries)), Success: true}
+		return nil
+	}
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	return t.append(id, at, p, req, resp)
+}
+
+// append makes the call. The caller has p's turn.
+func (t *transport) append(id raft.ServerID, at raft.ServerAddress, p *progress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	began := time.Now()
 	err := t.Transport.AppendEntries(id, at, req, resp)
 	t.note(id, p, err)
-	if err == nil && !heartbeat {
-		p.sent(req, resp)
+	if err != nil {
+		return err
 	}
-	if err == nil && len(req.Entries) > 0 {
+	p.sent(req, resp)
+	if len(req.Entries) > 0 {
 		p.wrote(time.Since(began))
 	}
-	return err
+	return nil
 }
 
 // AppendEntriesPipeline implements raft.Transport. Pipelines gain nothing over
@@ -132,7 +147,7 @@ func (t *transport) peer(id raft.ServerID) *progress {
 	defer t.mu.Unlock()
 	p := t.peers[id]
 	if p == nil {
-		p = &progress{hints: make(chan struct{}, 1)}
+		p = newProgress()
 		t.peers[id] = p
 	}
 	return p
@@ -154,9 +169,7 @@ func (t *transport) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
-		p.mu.Lock()
-		p.match, p.commit, p.news, p.held = 0, 0, hint{}, nil
-		p.mu.Unlock()
+		p.reset()
 	}
 }
 
@@ -200,154 +213,4 @@ func (t *transport) kick(id raft.ServerID) {
 	case t.rpcs <- rpc:
 	case <-t.quit:
 	}
-}
-
-// hint is news of a commit: entry index of term is committed, by a leader of
-// that very term.
-type hint struct {
-	header      raft.RPCHeader
-	term, index uint64
-}
-
-// tell has the members hear of a commit. It does not block: of several hints
-// the newest goes.
-func (t *transport) tell(ids []raft.ServerID, h hint) {
-	for _, id := range ids {
-		p := t.peer(id)
-		p.mu.Lock()
-		p.news = h
-		p.mu.Unlock()
-		signal(p.hints)
-		p.once.Do(func() {
-			// Owner: transport; ends when close closes quit.
-			t.wg.Go(func() { t.sendHints(id, p) })
-		})
-	}
-}
-
-func (t *transport) sendHints(id raft.ServerID, p *progress) {
-	for {
-		select {
-		case <-p.hints:
-		case <-t.quit:
-			return
-		}
-		// What is under way may bring the news itself, and the member does one
-		// thing at a time anyway.
-		p.turn.Lock()
-		h, due := p.due()
-		p.turn.Unlock()
-		if !due || t.stalled() {
-			continue
-		}
-		// An append without entries, like those that raft itself sends: the
-		// member checks that it has the very entry before it believes the commit.
-		req := &raft.AppendEntriesRequest{
-			RPCHeader: h.header, Term: h.term,
-			PrevLogEntry: h.index, PrevLogTerm: h.term, LeaderCommitIndex: h.index,
-		}
-		resp := new(raft.AppendEntriesResponse)
-		if err := t.Transport.AppendEntries(id, raft.ServerAddress(id), req, resp); err == nil {
-			p.sent(req, resp)
-		}
-	}
-}
-
-// holdPatience is how long the log is kept for a member that was sent an image.
-const holdPatience = 10 * time.Minute
-
-// progress is what is known of another member while this one leads.
-type progress struct {
-	turn  sync.Mutex // held while an append is under way; before mu
-	once  sync.Once
-	hints chan struct{} // holds one: look at news
-
-	mu      sync.Mutex
-	match   uint64        // the highest index known to be in its log
-	commit  uint64        // the highest commit index it was told
-	news    hint          // the newest commit that it should hear of
-	contact time.Time     // its last answer
-	since   time.Time     // it has answered without a break since; zero if it does not
-	write   time.Duration // what its newest write of entries took, with the way there and back
-	lost    time.Time     // since when it has not answered; zero if it does
-	held    *held
-}
-
-// held says: the log above index is needed.
-type held struct {
-	index uint64
-	until time.Time
-}
-
-// contacted notes the outcome of a call; changed if it is unlike the one
-// before.
-func (p *progress) contacted(err error) (changed bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err == nil {
-		changed = !p.lost.IsZero()
-		p.contact, p.lost = time.Now(), time.Time{}
-		if p.since.IsZero() {
-			p.since = p.contact
-		}
-		return changed
-	}
-	p.since = time.Time{}
-	if changed = p.lost.IsZero(); changed {
-		p.lost = time.Now()
-	}
-	return changed
-}
-
-func (p *progress) sent(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
-	if !resp.Success {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.match = max(p.match, req.PrevLogEntry+uint64(len(req.Entries)))
-	p.commit = max(p.commit, min(req.LeaderCommitIndex, p.match))
-	if p.held != nil && p.match > p.held.index {
-		p.held.index = p.match
-	}
-	if p.dueLocked() {
-		signal(p.hints)
-	}
-}
-
-// due returns the commit that the member is to hear of now. It is not due
-// before the member has the entry; then sent asks again.
-func (p *progress) due() (h hint, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.news, p.dueLocked()
-}
-
-func (p *progress) dueLocked() bool { return p.news.index > p.commit && p.news.index <= p.match }
-
-func (p *progress) wrote(took time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.write = took
-}
-
-func (p *progress) hold(index uint64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held = &held{index, time.Now().Add(holdPatience)}
-}
-
-func (p *progress) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held = nil
-}
-
-func (p *progress) needs() (index uint64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.held == nil || time.Now().After(p.held.until) {
-		return 0, false
-	}
-	return p.held.index, true
 }
