@@ -489,3 +489,50 @@ func TestDamagedEntryIsNotStored(t *testing.T) {
 		t.Errorf("StoreLog of a damaged entry: %v, want errEntry", err)
 	}
 }
+
+// A member that is killed before its database was ever written, and comes back
+// alone, can be read as it was when it last answered: up to what it knows to be
+// agreed on, and not beyond.
+func TestKilledAndAlone(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	old := c.leader()
+	var others []uint64
+	for id, p := range c.members {
+		if p.put(fmt.Sprint("by", id), "kept"); id != old.id {
+			others = append(others, id)
+		}
+	}
+	c.cut(others...)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	// Owner: this test; ends with cancel.
+	wg.Go(func() { _, _ = old.tryPut(ctx, "alone", "not agreed on") })
+	until(t, "the entry to be in the log", func() bool { return old.Status().LastIndex > old.Status().Applied })
+	want, stored := old.store.Rev(), old.Status().LastIndex
+	kept := copyDir(t, old.dir)
+	cancel()
+	wg.Wait()
+
+	_, network := raft.NewInmemTransport(raft.ServerAddress(serverID(old.id)))
+	for _, damaged := range []bool{false, true} {
+		dir := copyDir(t, kept)
+		if damaged {
+			if err := os.Truncate(filepath.Join(dir, "raft", commitMarkName), 7); err != nil {
+				t.Fatal(err)
+			}
+			want = 1 // that of an empty store
+		}
+		alone, err := tryStart(t, dir, func(c *Config) { c.MemberID, c.Transport = old.id, network })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := alone.store.Rev(); got != want {
+			t.Errorf("mark damaged %v: revision %d, want %d", damaged, got, want)
+		}
+		if got := alone.Status(); got.LastIndex != stored || got.Applied >= stored {
+			t.Errorf("mark damaged %v: applied up to %d of %d, want less", damaged, got.Applied, got.LastIndex)
+		}
+		alone.stop()
+	}
+}

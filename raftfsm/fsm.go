@@ -20,6 +20,7 @@ type fsm struct {
 	proposer *proposer
 	cfg      *Config
 	snaps    *manifestStore
+	mark     *commitMark            // may be nil
 	applied  func(newest *raft.Log) // after each batch
 
 	// What API calls may know of the state, replaced whole after each batch
@@ -92,6 +93,9 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		f.tell(f.state.TakeEffects())
 		if len(commits) > 0 && f.cfg.OnCommit != nil {
 			f.cfg.OnCommit(commits)
+		}
+		if f.mark != nil {
+			f.mark.note(last, logs[len(logs)-1].Term)
 		}
 	}
 	for _, a := range answers {

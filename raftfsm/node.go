@@ -79,6 +79,7 @@ type Node struct {
 	log       *slog.Logger
 	raft      *raft.Raft
 	logs      *logStore
+	mark      *commitMark
 	fsm       *fsm
 	proposer  *proposer
 	transport *transport
@@ -142,13 +143,16 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
+	if n.mark, err = openCommitMark(filepath.Join(n.cfg.Dir, commitMarkName)); err != nil {
+		return err
+	}
 	n.transport = newTransport(n.cfg.Transport, raft.ServerAddress(serverID(n.cfg.MemberID)), n.stalled, n.log)
 	n.proposer = newProposer(n.cfg.MemberID, n.cfg.MaxRequestBytes, n.cfg.ProposeTimeout)
 	n.proposer.where = n.where
 	n.proposer.format = n.format
 	n.proposer.apply = func(entry []byte) raft.ApplyFuture { return n.raft.Apply(entry, 0) }
 	n.proposer.forward = n.forward
-	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, applied: n.applied}
+	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, mark: n.mark, applied: n.applied}
 	n.fsm.publishAlarms()
 	n.fsm.publishMembers()
 	if n.cfg.OnEffects != nil {
@@ -159,10 +163,14 @@ func (n *Node) open() error {
 	n.logs.observe = n.cfg.Observe.Sync
 	n.logs.onBroken = n.cfg.OnBroken
 	n.logs.floor = n.transport.floor
-	if err := n.start(snaps, last); err != nil {
+	err = n.replay()
+	if err == nil {
+		err = n.start(snaps, last)
+	}
+	if err != nil {
 		n.proposer.close()
 		n.transport.close()
-		return err
+		return errors.Join(err, n.mark.close())
 	}
 	return nil
 }
@@ -427,7 +435,7 @@ func (n *Node) Close() error {
 		n.proposer.close()
 		n.transport.close()
 		n.wg.Wait()
-		n.closeErr = errors.Join(err, n.logs.Close())
+		n.closeErr = errors.Join(err, n.mark.close(), n.logs.Close())
 	})
 	return n.closeErr
 }
