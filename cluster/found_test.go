@@ -70,10 +70,10 @@ func TestFounderCrashes(t *testing.T) {
 			}
 			ctx := bs[0].open()
 			bs[0].wg.Go(func() {
-				with := bs[0].local.look(ctx, []string{bs[1].addr, bs[2].addr}).empty
-				_, _ = bs[0].local.found(nil)
+				with := bs[0].local.line.look(ctx, []string{bs[1].addr, bs[2].addr}).empty
+				_, _ = bs[0].local.founding.found(nil)
 				hellos := []peer.Hello{bs[0].local.Hello(), with[0].Hello, with[1].Hello}
-				_, _ = bs[0].local.askAll(ctx, with, formRequest{bs[0].local.Identity().Cluster, hellos})
+				_, _ = bs[0].local.founding.askAll(ctx, with, formRequest{bs[0].local.Identity().Cluster, hellos})
 				bs[0].fail(errCrash)
 			})
 		},
@@ -138,16 +138,16 @@ func TestAgreeToOneFounder(t *testing.T) {
 			}
 			hellos := []peer.Hello{first.local.Hello(), second.local.Hello(), common.local.Hello()}
 			form := func(from *board, cluster uint64) error {
-				return from.local.ask(t.Context(), common.addr, "Form", formRequest{cluster, hellos}, new(struct{}))
+				return from.local.line.ask(t.Context(), common.addr, "Form", formRequest{cluster, hellos}, new(struct{}))
 			}
-			if _, err := first.local.found(nil); err != nil {
+			if _, err := first.local.founding.found(nil); err != nil {
 				t.Fatal(err)
 			}
 			x := first.local.Identity().Cluster
 			if err := form(first, x); err != nil {
 				t.Fatal(err)
 			}
-			first.local.setStage(c.stage)
+			first.local.me.setStage(c.stage)
 			if c.gone {
 				first.stop()
 			}
@@ -172,15 +172,15 @@ func TestFounderThatAgreedElsewhere(t *testing.T) {
 	bs[0].open()
 	bs[1].open()
 	l := bs[0].local
-	if _, err := l.found(nil); err != nil {
+	if _, err := l.founding.found(nil); err != nil {
 		t.Fatal(err)
 	}
 	cluster := l.Identity().Cluster
-	d := bs[1].local.Description()
+	d := bs[1].local.me.Description()
 	bs[1].onWrite(func(Identity) error { // while it is asked
-		return l.keep(func(id *Identity) error { id.Cluster = 0xee; return nil })
+		return l.me.keep(func(id *Identity) error { id.Cluster = 0xee; return nil })
 	})
-	who, err := l.agree(t.Context(), []*Description{d}, formRequest{cluster, []peer.Hello{l.Hello(), d.Hello}})
+	who, err := l.founding.agree(t.Context(), []*Description{d}, formRequest{cluster, []peer.Hello{l.Hello(), d.Hello}})
 	if err != errOther || who != bs[0].name {
 		t.Errorf("got %v by %s, want %v by itself", err, who, errOther)
 	}
@@ -211,7 +211,7 @@ func TestFormRefused(t *testing.T) {
 			b.disk = c.id
 			founder.open()
 			b.open()
-			err := founder.local.ask(t.Context(), b.addr, "Form", c.req, new(struct{}))
+			err := founder.local.line.ask(t.Context(), b.addr, "Form", c.req, new(struct{}))
 			if (err == nil) != (c.want == "") || err != nil && !contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}

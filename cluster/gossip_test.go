@@ -102,6 +102,6 @@ func TestJoinByGossip(t *testing.T) {
 	awaitIn(t, b)
 	until(t, "it to be found by gossip", func() bool {
 		where := first.local.Where(0xb1)
-		return len(where) > 0 && where[0] == b.addr && !first.local.misses(first.running())
+		return len(where) > 0 && where[0] == b.addr && !first.local.outlook.misses(first.running())
 	})
 }

@@ -69,7 +69,7 @@ func TestRemovedWhileAway(t *testing.T) {
 	}
 	for _, b := range bs[:2] {
 		until(t, "raft at "+b.name+" to go on without it", func() bool { return !inRaft(b.running(), gone.identity().Member) })
-		until(t, b.name+" to forget it", func() bool { return b.local.cfg.Roster.sighting(gone.identity().Member) == sighting{} })
+		until(t, b.name+" to forget it", func() bool { return b.local.me.cfg.Roster.sighting(gone.identity().Member) == sighting{} })
 	}
 	gone.start()
 	until(t, "it to be told", func() bool { return gone.failure() == ErrRemoved && gone.identity().Removed })
@@ -207,7 +207,7 @@ func TestTakeIn(t *testing.T) {
 			asker.open()
 			reply := new(joinReply)
 			c.req.Format = b.running().Membership().Format()
-			err := asker.local.ask(t.Context(), b.addr, "Join", c.req, reply)
+			err := asker.local.line.ask(t.Context(), b.addr, "Join", c.req, reply)
 			if (err == nil) != (c.fail == "") || err != nil && !contains(err.Error(), c.fail) {
 				t.Fatalf("got %v, want %q", err, c.fail)
 			}
@@ -221,7 +221,7 @@ func TestTakeIn(t *testing.T) {
 			if m := b.running().Membership().Member(9); c.last != nil && (m == nil || !c.last(m)) {
 				t.Errorf("its record is %+v", m)
 			}
-			if err := asker.local.ask(t.Context(), b.addr, "Join", c.req, reply); err != nil || *reply != c.want {
+			if err := asker.local.line.ask(t.Context(), b.addr, "Join", c.req, reply); err != nil || *reply != c.want {
 				t.Errorf("asked again: %+v, %v; want the same", *reply, err)
 			}
 		})
@@ -253,7 +253,7 @@ func TestJoinNowhere(t *testing.T) {
 	b, asker := newBoard(t, "m1", 0xa1, nil), newBoard(t, "x", 9, nil)
 	b.open()
 	asker.open()
-	err := asker.local.ask(t.Context(), b.addr, "Join", joinRequest{ID: 9}, new(joinReply))
+	err := asker.local.line.ask(t.Context(), b.addr, "Join", joinRequest{ID: 9}, new(joinReply))
 	if err == nil || !contains(err.Error(), "in no cluster yet") {
 		t.Errorf("got %v, want that it is in no cluster", err)
 	}

@@ -15,7 +15,7 @@ import (
 
 // ping calls a member as members do.
 func (b *board) ping(id uint64) error {
-	return b.local.port.Invoke(b.t.Context(), id, memberPath+"Ping", new(emptypb.Empty), new(emptypb.Empty))
+	return b.local.line.port.Invoke(b.t.Context(), id, memberPath+"Ping", new(emptypb.Empty), new(emptypb.Empty))
 }
 
 // copyOf is a board with the identity and, with hints, the roster of another.
@@ -55,7 +55,7 @@ func TestCopyAtRuntime(t *testing.T) {
 	for _, called := range []*board{bs[0], bs[2]} {
 		c := copyOf(t, bs[2], false)
 		c.open()
-		c.local.cfg.Roster.saw(called.local.Hello())
+		c.local.me.cfg.Roster.saw(called.local.Hello())
 		var r *peer.Refusal
 		if _, err := c.port.Who(t.Context(), called.addr); !errors.As(err, &r) || r.Code != peer.Copy {
 			t.Errorf("%s answers a copy with %v, want %s", called.name, err, peer.Copy)
@@ -161,7 +161,7 @@ func TestStrangersAreNotRemembered(t *testing.T) {
 			t.Errorf("cluster %x: %v", cluster, r)
 		}
 	}
-	if got := fmt.Sprint(b.local.cfg.Roster.seen); got != "map[8:{0 a:1 }]" {
+	if got := fmt.Sprint(b.local.me.cfg.Roster.seen); got != "map[8:{0 a:1 }]" {
 		t.Errorf("remembered %s, want the member of cluster 7", got)
 	}
 }
@@ -171,7 +171,7 @@ func TestAdmitBeforeUse(t *testing.T) {
 	b := newBoard(t, "m1", 0xa1, nil)
 	b.open()
 	l := New(Config{Identity: Identity{Member: 1, Cluster: 7}, Roster: OpenRoster(filepath.Join(t.TempDir(), "peers.json"))})
-	l.cfg.Roster.saw(at(9, 1, b.addr))
+	l.me.cfg.Roster.saw(at(9, 1, b.addr))
 	done := make(chan *peer.Refusal, 1)
 	go func() {
 		done <- l.Admit(peer.Hello{ID: 9, Instance: 2, Cluster: 7, Address: "b:1", Purpose: peer.Call})
@@ -207,7 +207,7 @@ func TestKeepHoldsUpNobody(t *testing.T) {
 	b.onWrite(func(Identity) error { close(writing); <-written; return nil })
 	b.open()
 	done := make(chan error, 1)
-	go func() { _, err := b.local.found([]uint64{0xa1}); done <- err }()
+	go func() { _, err := b.local.founding.found([]uint64{0xa1}); done <- err }()
 	<-writing
 	if h := b.local.Hello(); h.Cluster != 0 {
 		t.Errorf("it tells of cluster %x, which is not on disk", h.Cluster)

@@ -2,14 +2,162 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"limpet/peer"
+	"limpet/raftfsm"
 	"limpet/txn"
 )
 
-// AskAny describes a member, asked wherever it was last seen; nil if it does
+// reportPatience bounds asking the other members how they are.
+const reportPatience = time.Second
+
+// Report is how the cluster is, for people.
+type Report struct {
+	Member  string         `json:"member"` // who reports
+	Name    string         `json:"name"`
+	Cluster string         `json:"cluster,omitempty"`
+	Leader  string         `json:"leader,omitempty"`
+	Waiting string         `json:"waiting,omitempty"` // what this member waits for, until it is in
+	Members []MemberReport `json:"members,omitempty"`
+	Notices []peer.Notice  `json:"notices,omitempty"`
+	Others  []string       `json:"others,omitempty"` // processes in sight that do not belong here
+}
+
+// MemberReport is one member in a Report.
+type MemberReport struct {
+	ID         string   `json:"id"`
+	Name       string   `json:"name"`
+	Role       string   `json:"role"` // leader, voter, learner, or not started
+	Version    string   `json:"version,omitempty"`
+	PeerURLs   []string `json:"peer_urls"`
+	ClientURLs []string `json:"client_urls"`
+	// What the leader knows of it; absent if there is no leader.
+	Answers   bool   `json:"answers"`
+	Index     uint64 `json:"index,omitempty"`           // last of its log
+	Lag       uint64 `json:"lag"`                       // entries behind the leader
+	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer
+	SyncMicro int64  `json:"log_sync_us,omitempty"`     // one write of its log in a hundred takes so long or longer
+	Replaces  string `json:"replaces,omitempty"`
+}
+
+// survey tells people how the cluster is.
+type survey struct {
+	me      *standing
+	line    *line
+	outlook *outlook
+}
+
+// report asks the leader how the members are; without one it tells what is
+// known here.
+func (s *survey) report(ctx context.Context) *Report {
+	ctx, cancel := context.WithTimeout(ctx, 2*reportPatience)
+	defer cancel()
+	h := s.me.Hello()
+	r := &Report{Member: hex(h.ID), Name: h.Name, Waiting: s.me.Doing(), Notices: s.line.port.Notices(), Others: s.outlook.strangers(h)}
+	if h.Cluster != 0 {
+		r.Cluster = hex(h.Cluster)
+	}
+	n := s.me.node.Load()
+	if n == nil {
+		return r
+	}
+	if leader := n.Leader(); leader != 0 {
+		r.Leader = hex(leader)
+	}
+	if n.Leading() {
+		r.Members = s.memberReports(ctx, n)
+		return r
+	}
+	out := new(wrapperspb.BytesValue)
+	if err := s.line.callLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err == nil && json.Unmarshal(out.Value, &r.Members) == nil {
+		return r
+	}
+	for _, m := range n.Membership().Members {
+		r.Members = append(r.Members, reportOf(m, 0))
+	}
+	return r
+}
+
+func hex(id uint64) string { return fmt.Sprintf("%x", id) }
+
+func (s *survey) serveReport(ctx context.Context, _ *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) {
+	n := s.me.node.Load()
+	if n == nil || !n.Leading() {
+		return nil, toWire(raftfsm.ErrNotLeader)
+	}
+	return answer(s.memberReports(ctx, n))
+}
+
+// memberReports is what the leader knows, with what the members say themselves.
+func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberReport {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	ms, last := n.Membership(), n.Status().LastIndex
+	self := s.me.Identity().Member
+	said := make(chan *Description, len(ms.Members))
+	for _, m := range ms.Members {
+		// Owner: this call; ends with ctx.
+		go func() {
+			if m.ID == self {
+				said <- s.me.Description()
+				return
+			}
+			d, _ := s.line.describeMember(ctx, m.ID)
+			said <- d
+		}()
+	}
+	answers := make(map[uint64]*Description)
+	for range ms.Members {
+		if d := <-said; d != nil {
+			answers[d.ID] = d
+		}
+	}
+	progress := n.Progress()
+	var out []MemberReport
+	for _, m := range ms.Members {
+		r := reportOf(m, self)
+		if d := answers[m.ID]; d != nil {
+			r.Answers, r.Index, r.SyncMicro = true, d.Index, d.SyncMicro
+			r.Lag = last - min(last, d.Index)
+		}
+		if i := slices.IndexFunc(progress, func(p raftfsm.Progress) bool { return p.ID == m.ID }); i >= 0 {
+			p := progress[i]
+			r.ContactMs = max(p.Silence, 0).Milliseconds()
+			if !r.Answers {
+				r.Index, r.Lag = p.Match, last-min(last, p.Match)
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func reportOf(m *txn.Member, leader uint64) MemberReport {
+	r := MemberReport{ID: hex(m.ID), Name: m.Name, Role: "voter", Version: m.Version, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs}
+	switch {
+	case m.ID == leader:
+		r.Role = "leader"
+	case !m.Started():
+		r.Role = "not started"
+	case m.Learner:
+		r.Role = "learner"
+	}
+	if m.Replaces != 0 {
+		r.Replaces = hex(m.Replaces)
+	}
+	return r
+}
+
+// askAny describes a member, asked wherever it was last seen; nil if it does
 // not answer. It needs no cluster: Enter and Attach need not have been called.
-func (l *Local) AskAny(ctx context.Context, m *txn.Member) *Description {
-	addrs := []string{l.cfg.Roster.sighting(m.ID).Address}
+func (s *survey) askAny(ctx context.Context, m *txn.Member) *Description {
+	addrs := []string{s.me.cfg.Roster.sighting(m.ID).Address}
 	for _, u := range m.PeerURLs {
 		addrs = append(addrs, hostOf([]string{u}))
 	}
@@ -18,7 +166,7 @@ func (l *Local) AskAny(ctx context.Context, m *txn.Member) *Description {
 			continue
 		}
 		qctx, cancel := context.WithTimeout(ctx, askFor)
-		d, err := l.describe(qctx, addr)
+		d, err := s.line.describe(qctx, addr)
 		cancel()
 		if err == nil && d.ID == m.ID {
 			return d

@@ -111,7 +111,7 @@ func (c *Config) memberTLS(id uint64) (*tls.Config, error) {
 }
 
 // openPeers opens what this member needs to meet others, and its standing.
-func (s *Server) openPeers(listeners []net.Listener) (err error) {
+func (s *Server) openPeers(context.Context) error {
 	tlsConfig, err := s.cfg.memberTLS(s.dir.id.member())
 	if err != nil {
 		return err
@@ -122,13 +122,13 @@ func (s *Server) openPeers(listeners []net.Listener) (err error) {
 	}
 	roster := cluster.OpenRoster(s.dir.file(rosterName))
 	if err := s.openGossip(roster); err != nil {
-		return errors.Join(err, closeListeners(listeners))
+		return err
 	}
 	founders, _ := s.cfg.founders() // validated
-	_, port, _ := net.SplitHostPort(listeners[0].Addr().String())
+	_, port, _ := net.SplitHostPort(s.peers[0].Addr().String())
 	last, err := raftfsm.LogIndex(s.dir.file(raftDirName))
 	if err != nil {
-		return errors.Join(err, closeListeners(listeners))
+		return err
 	}
 	s.local = cluster.New(cluster.Config{
 		Identity: s.dir.id.standing(), Keep: s.dir.keep, Begun: last > 0,
@@ -141,15 +141,13 @@ func (s *Server) openPeers(listeners []net.Listener) (err error) {
 		Gossip:  s.gossip, Beacon: s.beacon, Roster: roster, Logger: s.log, Broken: s.broken,
 	})
 	s.port = peer.Open(peer.Config{
-		Listeners: listeners, TLS: tlsConfig,
+		Listeners: s.peers, TLS: tlsConfig,
 		Self: s.local.Hello, Admit: s.local.Admit, Where: s.local.Where, Refused: s.local.Refused,
 		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Logger: s.log,
 	})
 	s.local.Use(s.port)
 	return nil
 }
-
-func closeListeners(ls []net.Listener) error { closeAll(ls); return nil }
 
 // memberName is the name given, or the machine's where members come by gossip:
 // there all start with the same configuration.

@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"limpet/peer"
@@ -34,18 +33,21 @@ type joinReply struct {
 	Name    string `json:"name"` // maybe another: that one was taken
 }
 
-func (l *Local) askJoin(ctx context.Context, d *Description) (*joinReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	h, reply := l.Hello(), new(joinReply)
-	err := l.ask(ctx, d.Address, "Join", joinRequest{h.ID, h.Name, l.PeerURLs(), l.clientURLs(), l.cfg.Format}, reply)
-	return reply, err
+// intake is where the leader takes new members in.
+type intake struct {
+	me    *standing
+	line  *line
+	joins chan struct{}     // holds one: a new member is being taken in
+	given map[uint64]string // names that were promised to new members, by ID; of the holder of joins
+
+	mu   sync.Mutex        // guards away
+	away map[uint64]string // why new members were last turned away, by ID
 }
 
 // serveJoin takes in a new member, here if this member leads, else at the
 // leader.
-func (l *Local) serveJoin(ctx context.Context, r *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) {
-	n := l.node.Load()
+func (i *intake) serveJoin(ctx context.Context, r *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) {
+	n := i.me.node.Load()
 	if n == nil {
 		return nil, status.Error(codes.Unavailable, "limpet: this member is in no cluster yet")
 	}
@@ -54,7 +56,7 @@ func (l *Local) serveJoin(ctx context.Context, r *wrapperspb.BytesValue) (*wrapp
 			return nil, toWire(raftfsm.ErrNotLeader)
 		}
 		resp := new(wrapperspb.BytesValue)
-		if err := l.CallLeader(ctx, "Join", r, resp); err != nil {
+		if err := i.line.callLeader(ctx, "Join", r, resp); err != nil {
 			return nil, status.Errorf(codes.Unavailable, "%s", plain(toWire(err)))
 		}
 		return resp, nil
@@ -63,9 +65,9 @@ func (l *Local) serveJoin(ctx context.Context, r *wrapperspb.BytesValue) (*wrapp
 	if err := json.Unmarshal(r.Value, req); err != nil || req.ID == 0 {
 		return nil, status.Error(codes.InvalidArgument, "limpet: a request to join without a member")
 	}
-	reply, err := l.takeIn(ctx, n, req)
+	reply, err := i.takeIn(ctx, n, req)
 	if err != nil {
-		l.turnAway(req, plain(err))
+		i.turnAway(req, plain(err))
 		return nil, status.Errorf(codes.FailedPrecondition, "%s", plain(err))
 	}
 	return answer(reply)
@@ -76,25 +78,25 @@ const awayKept = 256
 
 // turnAway logs why a member was not taken in, once: it will ask again and
 // again.
-func (l *Local) turnAway(req *joinRequest, why string) {
-	l.mu.Lock()
-	said := l.away[req.ID] == why
-	if len(l.away) >= awayKept {
-		clear(l.away)
+func (i *intake) turnAway(req *joinRequest, why string) {
+	i.mu.Lock()
+	said := i.away[req.ID] == why
+	if len(i.away) >= awayKept {
+		clear(i.away)
 	}
-	l.away[req.ID] = why
-	l.mu.Unlock()
+	i.away[req.ID] = why
+	i.mu.Unlock()
 	if !said {
-		l.log.Warn("a member was not taken in", "member", fmt.Sprintf("%x", req.ID), "name", req.Name, "reason", why)
+		i.me.log.Warn("a member was not taken in", "member", fmt.Sprintf("%x", req.ID), "name", req.Name, "reason", why)
 	}
 }
 
 // takeIn finds or makes a place for a new member; for one at a time, so that
 // no two get the same.
-func (l *Local) takeIn(ctx context.Context, n *raftfsm.Node, req *joinRequest) (*joinReply, error) {
+func (i *intake) takeIn(ctx context.Context, n *raftfsm.Node, req *joinRequest) (*joinReply, error) {
 	select {
-	case l.joins <- struct{}{}:
-		defer func() { <-l.joins }()
+	case i.joins <- struct{}{}:
+		defer func() { <-i.joins }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -105,39 +107,49 @@ func (l *Local) takeIn(ctx context.Context, n *raftfsm.Node, req *joinRequest) (
 	if used := ms.Format(); max(req.Format, 1) < used {
 		return nil, fmt.Errorf("limpet: the log of this cluster has format %d, member %s reads format %d: upgrade limpet there", used, req.Name, max(req.Format, 1))
 	}
-	maps.DeleteFunc(l.given, func(id uint64, _ string) bool { return ms.Member(id) == nil })
-	reply := &joinReply{Cluster: ms.Cluster, ID: req.ID, Name: cmp.Or(l.given[req.ID], req.Name)}
+	maps.DeleteFunc(i.given, func(id uint64, _ string) bool { return ms.Member(id) == nil })
+	reply := &joinReply{Cluster: ms.Cluster, ID: req.ID, Name: cmp.Or(i.given[req.ID], req.Name)}
 	if ms.Member(req.ID) != nil {
 		return reply, nil // it was taken in, and did not hear of it
 	}
+	add, err := i.place(ctx, n, ms, req, reply)
+	if add == nil || err != nil {
+		return reply, err
+	}
+	if _, err := n.Propose(ctx, &txn.MemberAdd{Member: add}); err != nil {
+		return nil, err
+	}
+	i.given[add.ID] = reply.Name
+	i.me.log.Info("a member joins", "member", fmt.Sprintf("%x", add.ID), "name", reply.Name, "replaces", fmt.Sprintf("%x", add.Replaces))
+	i.me.Wake()
+	return reply, nil
+}
+
+// place is the record with which a new member is added, nil if an operator has
+// added it; what else it is told goes into reply.
+func (i *intake) place(ctx context.Context, n *raftfsm.Node, ms *raftfsm.Membership, req *joinRequest, reply *joinReply) (*txn.Member, error) {
 	add := &txn.Member{ID: req.ID, PeerURLs: req.PeerURLs, Learner: true, Auto: true}
 	if m := byURL(ms, req.PeerURLs); m != nil {
-		if l.answers(ctx, m.ID) {
+		if i.line.answers(ctx, m.ID) {
 			return nil, fmt.Errorf("limpet: member %x, %s, runs with one of the peer URLs %v", m.ID, m.Name, req.PeerURLs)
 		}
 		if !m.Started() && !votes(n, m.ID) {
-			reply.ID = m.ID // an operator has added it
-			return reply, nil
+			reply.ID = m.ID
+			return nil, nil
 		}
 		add.Replaces = m.ID
 	}
-	if !l.cfg.AutoAdd && add.Replaces == 0 {
+	if !i.me.cfg.AutoAdd && add.Replaces == 0 {
 		return nil, fmt.Errorf("limpet: the cluster has no member with the peer URLs %v; add it first: etcdctl member add %s --peer-urls=%s", req.PeerURLs, req.Name, hostURL(req.PeerURLs))
 	}
-	if m := l.named(ms, req.Name); m != nil && add.Replaces == 0 {
-		if !m.Started() || l.answers(ctx, m.ID) {
+	if m := i.named(ms, req.Name); m != nil && add.Replaces == 0 {
+		if !m.Started() || i.line.answers(ctx, m.ID) {
 			reply.Name = fmt.Sprintf("%s-%04x", req.Name, uint16(req.ID))
 		} else {
 			add.Replaces = m.ID
 		}
 	}
-	if _, err := n.Propose(ctx, &txn.MemberAdd{Member: add}); err != nil {
-		return nil, err
-	}
-	l.given[add.ID] = reply.Name
-	l.log.Info("a member joins", "member", fmt.Sprintf("%x", add.ID), "name", reply.Name, "replaces", fmt.Sprintf("%x", add.Replaces))
-	l.Wake()
-	return reply, nil
+	return add, nil
 }
 
 func hostURL(urls []string) string {
@@ -158,9 +170,9 @@ func byURL(ms *raftfsm.Membership, urls []string) *txn.Member {
 
 // named is the member that has the name, or was promised it and has not
 // reported itself yet.
-func (l *Local) named(ms *raftfsm.Membership, name string) *txn.Member {
+func (i *intake) named(ms *raftfsm.Membership, name string) *txn.Member {
 	for _, m := range ms.Members {
-		if m.Name == name || !m.Started() && l.given[m.ID] == name {
+		if m.Name == name || !m.Started() && i.given[m.ID] == name {
 			return m
 		}
 	}
@@ -171,14 +183,4 @@ func (l *Local) named(ms *raftfsm.Membership, name string) *txn.Member {
 // having reported itself may have voted, and its ID must not be used again.
 func votes(n *raftfsm.Node, id uint64) bool {
 	return slices.ContainsFunc(n.Servers(), func(s raftfsm.Server) bool { return s.ID == id && s.Voter })
-}
-
-// answers reports whether a member runs.
-func (l *Local) answers(ctx context.Context, id uint64) bool {
-	if id == l.Identity().Member {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	return l.port.Invoke(ctx, id, memberPath+"Ping", new(emptypb.Empty), new(emptypb.Empty)) == nil
 }

@@ -1,0 +1,152 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"limpet/raftfsm"
+	"limpet/txn"
+)
+
+const (
+	// stepEvery is how often the leader looks at the members.
+	stepEvery = time.Second
+	// meetEvery is how often gossip looks for members that it misses.
+	meetEvery = 10 * time.Second
+	// leavePatience bounds how long a removed member waits until raft goes on
+	// without it.
+	leavePatience = 5 * time.Second
+	// lookEvery is how often the LAN is asked although nobody is missed: there may
+	// be another cluster.
+	lookEvery = time.Minute
+	// reportFor bounds a member's report of itself.
+	reportFor = 5 * time.Second
+)
+
+// keeper keeps this member in its cluster: its record right and, while it
+// leads, the membership. What it remembers belongs to the goroutine of Run.
+type keeper struct {
+	me      *standing
+	line    *line
+	outlook *outlook
+	pilot   *autopilot
+
+	removed   time.Time // when this member saw its own removal
+	forgotten int       // how many removed members were forgotten
+}
+
+// run keeps this member's record right and, while it leads, the membership; it
+// returns when ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	n := k.me.node.Load()
+	ticker := time.NewTicker(stepEvery)
+	defer ticker.Stop()
+	met, looked := time.Now(), time.Now()
+	for {
+		k.settle(n)
+		k.outlook.tell()
+		if n.Leading() {
+			k.pilot.lead(ctx, n)
+		} else {
+			k.pilot.rest()
+		}
+		k.report(ctx, n)
+		if k.me.cfg.Gossip != nil && time.Since(met) > meetEvery {
+			if k.outlook.misses(n) || time.Since(looked) > lookEvery {
+				k.outlook.meet(ctx)
+				looked = time.Now()
+			}
+			k.outlook.sayStrangers()
+			met = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-k.me.wake:
+		}
+	}
+}
+
+// settle notes that something has been agreed on: the founding is over.
+func (k *keeper) settle(n *raftfsm.Node) {
+	ms := n.Membership()
+	if ms.WasRemoved(k.me.Identity().Member) {
+		if k.outOfRaft(n) {
+			k.me.removed()
+		}
+		return
+	}
+	if len(ms.Removed) != k.forgotten {
+		for _, id := range ms.Removed {
+			k.line.port.Forget(id)
+			k.me.cfg.Roster.forget(id)
+		}
+		k.forgotten = len(ms.Removed)
+	}
+	if ms.Cluster != 0 && k.me.Identity().Forming {
+		// The log is right about the name, should another founder have come first.
+		err := k.me.keep(func(id *Identity) error { id.Cluster, id.Forming = ms.Cluster, false; return nil })
+		if err != nil {
+			k.me.log.Error("the identity of this member cannot be written", "error", err)
+		}
+	}
+}
+
+// outOfRaft reports whether a removed member may stop: once raft goes on
+// without it, or that has taken too long. One that stopped before would be
+// missed by a quorum that still counts it.
+func (k *keeper) outOfRaft(n *raftfsm.Node) bool {
+	if k.removed.IsZero() {
+		k.removed = time.Now()
+	}
+	return !inRaft(n, k.me.Identity().Member) || time.Since(k.removed) > leavePatience
+}
+
+func inRaft(n *raftfsm.Node, id uint64) bool {
+	return slices.ContainsFunc(n.Servers(), func(s raftfsm.Server) bool { return s.ID == id })
+}
+
+// report brings this member's record up to date: its name, where it is, what
+// it can read.
+func (k *keeper) report(ctx context.Context, n *raftfsm.Node) {
+	ms := n.Membership()
+	self := ms.Self
+	if self == nil || n.Leader() == 0 {
+		return
+	}
+	now := k.me.recordOver(ms, self)
+	if same(self, now) {
+		return
+	}
+	rctx, cancel := context.WithTimeout(ctx, reportFor)
+	defer cancel()
+	if _, err := n.Propose(rctx, now); err != nil {
+		k.me.log.Debug("this member could not report itself", "error", err)
+	}
+}
+
+func same(a, b *txn.Member) bool {
+	return a.Name == b.Name && a.Version == b.Version && a.Format == b.Format &&
+		slices.Equal(a.PeerURLs, b.PeerURLs) && slices.Equal(a.ClientURLs, b.ClientURLs)
+}
+
+// reported returns once the cluster knows this member as it is.
+func (k *keeper) reported(ctx context.Context) error {
+	n := k.me.node.Load()
+	for {
+		if ms := n.Membership(); ms.Self != nil && same(ms.Self, k.me.recordOver(ms, ms.Self)) {
+			return nil
+		}
+		if k.me.Identity().Removed {
+			return ErrRemoved
+		}
+		k.me.Wake()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"limpet/api/ops"
+)
+
+const (
+	// streamWindow and connWindow bound the bytes that a client may send ahead
+	// of being read.
+	streamWindow = 512 << 10
+	connWindow   = 2 << 20
+	// streamWorkers is the number of goroutines kept for handlers.
+	streamWorkers = 128
+	// grpcOverhead is what a gRPC message may have beyond max-request-bytes.
+	grpcOverhead = 512 << 10
+)
+
+func (s *Server) buildGRPC() {
+	var opts []grpcprom.ServerMetricsOption
+	if s.cfg.Metrics == "extensive" {
+		opts = append(opts, grpcprom.WithServerHandlingTimeHistogram())
+	}
+	counted := grpcprom.NewServerMetrics(opts...)
+	s.metrics.Registry.MustRegister(counted)
+	s.grpc = grpc.NewServer(
+		grpc.ChainUnaryInterceptor(counted.UnaryServerInterceptor(), s.api.UnaryInterceptor),
+		grpc.ChainStreamInterceptor(counted.StreamServerInterceptor(), s.streams.Interceptor),
+		// Handlers run on goroutines that are kept, with stacks already grown;
+		// streams that last take goroutines of their own.
+		grpc.NumStreamWorkers(streamWorkers),
+		// Fixed windows turn off grpc's bandwidth estimation, which answers each
+		// request's data with a ping of its own: a write, a read and two
+		// wake-ups more on both sides. A request fits a few windows.
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes+grpcOverhead),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(s.cfg.MaxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepaliveMinTime}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout}),
+	)
+	s.api.Register(s.grpc)
+	h := health.NewServer()
+	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	healthpb.RegisterHealthServer(s.grpc, h)
+	reflection.Register(s.grpc)
+	counted.InitializeMetrics(s.grpc)
+}
+
+// face is what an HTTP listener shows: that the member is not ready yet, then
+// the real thing.
+type face struct {
+	ready atomic.Bool
+	early http.Handler
+	real  func() http.Handler
+	http.Handler
+}
+
+func (f *face) show() {
+	f.Handler = f.real()
+	f.ready.Store(true)
+}
+
+// ServeHTTP implements http.Handler.
+func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.ready.Load() {
+		f.Handler.ServeHTTP(w, r)
+		return
+	}
+	f.early.ServeHTTP(w, r)
+}
+
+// serveHTTPFaces begins to answer HTTP, before the member is in its cluster:
+// whoever asks learns what it waits for.
+func (s *Server) serveHTTPFaces(context.Context) error {
+	report := func(ctx context.Context) any { return s.local.Report(ctx) }
+	early := ops.Early(s.local.Doing, report)
+	for _, l := range s.extra {
+		s.serveHTTP(l, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
+	}
+	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler { return ops.Handler(s.health, report, s.cfg.Pprof) })))
+	return nil
+}
+
+func (s *Server) addFace(early http.Handler, real func() http.Handler) http.Handler {
+	f := &face{early: early, real: real}
+	s.faces = append(s.faces, f)
+	return f
+}
+
+// serveGRPC begins to serve gRPC, and reports whether it had not begun.
+func (s *Server) serveGRPC() (begins bool) {
+	s.grpcOnce.Do(func() { begins = true; s.startGRPC() })
+	return begins
+}
+
+func (s *Server) startGRPC() {
+	// Owner: Server; ends when Stop stops the gRPC server.
+	s.wg.Go(func() {
+		if err := s.grpc.Serve(s.clients.grpc); err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+			s.broken(fmt.Errorf("serve gRPC: %w", err))
+		}
+	})
+}
+
+func (s *Server) serveHTTP(l net.Listener, h http.Handler) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: helloTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    1 << 20,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	s.http = append(s.http, srv)
+	// Owner: Server; ends when Stop closes srv.
+	s.wg.Go(func() {
+		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+			s.broken(fmt.Errorf("serve HTTP: %w", err))
+		}
+	})
+}

@@ -1,0 +1,158 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"limpet/api"
+	"limpet/api/ops"
+	"limpet/cluster"
+	"limpet/lease"
+	"limpet/memtune"
+	"limpet/raftfsm"
+	"limpet/sqlstore"
+	"limpet/txn"
+	"limpet/watch"
+)
+
+// raftTimeout bounds one raft message; a follower answers when it has it on
+// disk.
+const raftTimeout = 10 * time.Second
+
+// openState opens what lies on disk: the store, then the log, which brings the
+// store up to date.
+func (s *Server) openState(start *cluster.Start) (err error) {
+	began := time.Now()
+	if err := raftfsm.AdoptFile(s.dir.file(raftDirName), s.dir.file(databaseName), s.dir.id.member()); err != nil {
+		return err
+	}
+	s.store, err = sqlstore.Open(sqlstore.Config{
+		Path: s.dir.file(databaseName), Owner: s.dir.id.member(), Logger: s.log, Observe: s.metrics.StoreObserver(),
+	})
+	if err != nil {
+		return err
+	}
+	st := s.store.Stats()
+	s.log.Debug("opened the database", "revision", s.store.Rev(), "keys", st.Keys, "bytes", st.FileBytes, "took", time.Since(began))
+	s.hub = watch.NewHub(s.store)
+	s.lessor = lease.New(lease.Config{
+		Revoke: func(ctx context.Context, id int64) error { return s.api.RevokeExpired(ctx, id) },
+		Extend: s.cfg.Election, Logger: s.log,
+	})
+	s.raft = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: stream{s.port.Stream()}, MaxPool: raftPool, MaxRPCsInFlight: 1,
+		Timeout: raftTimeout, Logger: raftfsm.NewRaftLogger(s.log),
+	})
+	s.node, err = raftfsm.Open(raftfsm.Config{
+		Dir: s.dir.file(raftDirName), MemberID: s.dir.id.member(), Bootstrap: start.Bootstrap,
+		Store: s.store, Transport: s.raft, Peers: s.local,
+		ElectionTimeout: s.cfg.Election, HeartbeatTimeout: s.cfg.Election,
+		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
+		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount, MaxLogBytes: s.cfg.MaxLogBytes,
+		Logger:   s.log,
+		OnCommit: s.hub.Notify, OnJump: s.hub.Jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
+		Observe: s.metrics.RaftObserver(),
+	})
+	return err
+}
+
+func (s *Server) effects(e txn.Effects) {
+	for _, l := range e.Granted {
+		s.lessor.Granted(l.ID, l.TTL)
+	}
+	for _, id := range e.Revoked {
+		s.lessor.Revoked(id)
+	}
+	s.metrics.Applied(e)
+	if e.Members {
+		s.local.Wake()
+	}
+}
+
+// broken ends the member because of err; only the first report counts.
+func (s *Server) broken(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+func (s *Server) led(leading bool) {
+	if leading {
+		s.lessor.Lead()
+	} else {
+		s.lessor.Follow()
+	}
+}
+
+// build makes the services.
+func (s *Server) build() {
+	s.api = api.New(api.Config{
+		ClusterID: s.dir.id.cluster(), MemberID: s.dir.id.member(),
+		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Lead: s.local.CallLeader,
+		RelaxedReconfig: !s.cfg.StrictReconfig, MaxLearners: s.cfg.MaxLearners,
+		MaxTxnOps: s.cfg.MaxTxnOps, MaxRequestBytes: s.cfg.MaxRequestBytes, QuotaBytes: s.cfg.QuotaBytes,
+		ElectionTimeout: s.cfg.Election, ProgressEvery: s.cfg.ProgressEvery,
+		Logger: s.log, Metrics: s.metrics.API,
+	})
+	s.streams = api.NewStreams(s.api)
+	s.metrics.Watch(ops.Sources{
+		Store: s.store, Node: s.node, Hub: s.hub,
+		MemberID: s.dir.id.member(), QuotaBytes: s.cfg.QuotaBytes, Version: s.cfg.Version,
+	})
+	s.health = &ops.Health{
+		Alarms: s.alarms, HasLeader: func() bool { return s.node.Leader() != 0 },
+		Learner: func() bool { self := s.node.Membership().Self; return self != nil && self.Learner }, Disk: s.store.Err, Read: s.probe,
+		Logger: s.log, Metrics: s.metrics,
+	}
+	s.buildGRPC()
+}
+
+// runBackground starts what goes on until Stop.
+func (s *Server) runBackground() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention) // validated
+	compactor := &compactor{
+		keep: keep, rev: s.store.Rev, leading: s.node.Leading, log: s.log,
+		compact: func(ctx context.Context, rev int64) error {
+			_, err := s.node.Propose(ctx, &pb.CompactionRequest{Revision: rev})
+			if errors.Is(err, txn.ErrCompacted) {
+				return nil
+			}
+			return err
+		},
+	}
+	// Owner: Server for all; each ends when Stop cancels ctx.
+	s.wg.Go(func() { s.lessor.Run(ctx) })
+	s.wg.Go(func() { s.streams.Run(ctx) })
+	s.wg.Go(func() { compactor.run(ctx) })
+	s.wg.Go(func() { memtune.Run(ctx) })
+	s.wg.Go(func() { s.local.Run(ctx) })
+	if s.gossip != nil {
+		s.wg.Go(func() { s.followMoves(ctx.Done()) })
+	}
+}
+
+func (s *Server) alarms() []*pb.AlarmMember {
+	var out []*pb.AlarmMember
+	for _, a := range s.node.Alarms() {
+		out = append(out, &pb.AlarmMember{MemberID: a.Member, Alarm: a.Type})
+	}
+	return out
+}
+
+// probe is the read behind the health endpoints.
+func (s *Server) probe(ctx context.Context, serializable bool) error {
+	if !serializable {
+		if err := s.api.LinearizableRead(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := s.store.View().Range("", "", sqlstore.RangeOptions{Limit: 1, KeysOnly: true, NoCount: true})
+	return err
+}
