@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 const (
@@ -147,13 +149,30 @@ func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
 	// cluster's (Raft thesis, 6.4). What no FSM ever sees, such as the empty
 	// entry of a new term, lies below that entry.
 	index := n.raft.CommitIndex()
-	if err := await(ctx.Done(), n.raft.VerifyLeader()); err != nil {
-		return 0, ErrLeaderChanged
-	}
-	if n.raft.CurrentTerm() != term {
+	if n.transport.pulses.confirm(ctx, n.question(term)) != nil || n.raft.CurrentTerm() != term {
 		return 0, ErrLeaderChanged
 	}
 	return index, nil
+}
+
+// question asks whether this member leads in term.
+func (n *Node) question(term uint64) question {
+	self := serverID(n.cfg.MemberID)
+	q := question{header: n.header(), term: term, leads: func() bool {
+		return n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
+	}}
+	all := 0
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		all++
+		if s.ID != self {
+			q.voters = append(q.voters, s.ID)
+		}
+	}
+	q.need = all/2 + 1 - (all - len(q.voters)) // this member counts if it is a voter
+	return q
 }
 
 // catchUp waits, at the start, until this member has what the cluster had when

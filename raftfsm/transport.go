@@ -33,6 +33,7 @@ type transport struct {
 	rpcs    chan raft.RPC
 	quit    chan struct{}
 	wg      sync.WaitGroup
+	pulses  *pulses
 
 	mu    sync.Mutex // guards peers
 	peers map[raft.ServerID]*progress
@@ -44,6 +45,7 @@ func newTransport(t raft.Transport, local raft.ServerAddress, stalled func() boo
 		rpcs: make(chan raft.RPC, 1), quit: make(chan struct{}),
 		peers: make(map[raft.ServerID]*progress),
 	}
+	k.pulses = newPulses(k)
 	// Owner: Node; ends when close closes quit.
 	k.wg.Go(k.pass)
 	return k
@@ -166,6 +168,7 @@ func (t *transport) note(id raft.ServerID, p *progress, err error) {
 
 // reset forgets what an earlier time as leader has found out.
 func (t *transport) reset() {
+	t.pulses.again()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
