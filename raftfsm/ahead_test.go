@@ -62,7 +62,7 @@ func show(req *raft.AppendEntriesRequest) string {
 
 func entries(term, first, last uint64) (out []*raft.Log) {
 	for i := first; i <= last; i++ {
-		out = append(out, &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: []byte("d")})
+		out = append(out, &raft.Log{Index: i, Term: term, Type: raft.LogCommand, Data: []byte{1}})
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 
 	"limpet/txn"
 )
@@ -28,13 +29,32 @@ import (
 // stops the member before it changes anything: a newer limpet must first be
 // installed everywhere.
 const (
-	// EntryFormat is the newest format that this program reads and writes.
-	EntryFormat = 2
-	entryHeader = 25
-	entrySum    = 4
+	newestFormat = 2
+	entryHeader  = 25
+	entrySum     = 4
 )
 
-var errEntry = errors.New("raftfsm: malformed log entry")
+// EntryFormat is the newest format that this program reads and writes. It does
+// not change while the program runs.
+var EntryFormat = knownFormat(formatLimit)
+
+// formatLimit is for test builds: the newest format that an older limpet knew,
+// whose part such a build plays when members of two versions meet. Empty: all.
+//
+//	go build -ldflags "-X limpet/raftfsm.formatLimit=1"
+var formatLimit string
+
+func knownFormat(limit string) int {
+	if n, err := strconv.Atoi(limit); err == nil && n >= 1 {
+		return min(n, newestFormat)
+	}
+	return newestFormat
+}
+
+var (
+	errEntry = errors.New("raftfsm: malformed log entry")
+	errNewer = errors.New("raftfsm: log entry of a newer limpet")
+)
 
 type entryHead struct {
 	format byte
@@ -58,9 +78,20 @@ func sealEntry(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// checkSum makes sure that an entry is as it was written. One without a sum, or
-// of a format not known here, is left to decodeHead.
+// checkFormat refuses an entry of a format that this program does not know.
+func checkFormat(b []byte) error {
+	if len(b) > 0 && int(b[0]) > EntryFormat {
+		return fmt.Errorf("%w: format %d, this program knows %d: upgrade limpet", errNewer, b[0], EntryFormat)
+	}
+	return nil
+}
+
+// checkSum makes sure that an entry is as it was written, and of a format known
+// here. One without a sum is left to decodeHead.
 func checkSum(b []byte) error {
+	if err := checkFormat(b); err != nil {
+		return err
+	}
 	if len(b) < entryHeader+entrySum || b[0] != 2 {
 		return nil
 	}
@@ -75,6 +106,9 @@ func decodeHead(b []byte) (h entryHead, rest []byte, err error) {
 	if len(b) < entryHeader {
 		return h, nil, fmt.Errorf("%w: %d bytes, want at least %d", errEntry, len(b), entryHeader)
 	}
+	if err := checkFormat(b); err != nil {
+		return h, nil, err
+	}
 	rest = b[entryHeader:]
 	switch b[0] {
 	case 1:
@@ -87,7 +121,7 @@ func decodeHead(b []byte) (h entryHead, rest []byte, err error) {
 		}
 		rest = rest[:len(rest)-entrySum]
 	default:
-		return h, nil, fmt.Errorf("%w: format %d, this program knows %d: upgrade limpet", errEntry, b[0], EntryFormat)
+		return h, nil, fmt.Errorf("%w: format %d", errEntry, b[0])
 	}
 	h.format = b[0]
 	h.member = binary.BigEndian.Uint64(b[1:])

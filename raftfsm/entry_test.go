@@ -35,7 +35,7 @@ func allKinds() []txn.Command {
 func encode(t testing.TB, h entryHead, cmds ...txn.Command) []byte {
 	t.Helper()
 	if h.format == 0 {
-		h.format = EntryFormat
+		h.format = byte(EntryFormat)
 	}
 	b := appendHead(nil, h)
 	for _, cmd := range cmds {
@@ -85,7 +85,7 @@ func TestEntryRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.head.format = EntryFormat
+			c.head.format = byte(EntryFormat)
 			if head != c.head {
 				t.Errorf("head: got %+v, want %+v", head, c.head)
 			}
@@ -123,6 +123,41 @@ func TestEntryBytes(t *testing.T) {
 	}
 }
 
+// playOlder makes this program one that knows format 1 only, for the test's rest.
+func playOlder(t *testing.T) {
+	EntryFormat = 1
+	t.Cleanup(func() { EntryFormat = newestFormat })
+}
+
+// TestFormatLimit: a build that plays an older limpet reads what that one read,
+// and refuses what it did.
+func TestFormatLimit(t *testing.T) {
+	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "3": newestFormat, "0": newestFormat, "x": newestFormat} {
+		if got := knownFormat(limit); got != want {
+			t.Errorf("with the limit %q: format %d, want %d", limit, got, want)
+		}
+	}
+	older := encode(t, entryHead{format: 1, member: 1, batch: 2, time: 3}, allKinds()...)
+	newer := encode(t, entryHead{format: 2, member: 1, batch: 2, time: 3}, allKinds()...)
+	damaged := append([]byte(nil), newer...)
+	damaged[entryHeader]++
+	unknown := append([]byte{newestFormat + 1}, newer[1:]...)
+	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 3, this program knows 2: upgrade limpet") {
+		t.Errorf("an entry of format 3: got %v, want errNewer and both formats", err)
+	}
+	playOlder(t)
+	if _, cmds, err := decode(older); err != nil || len(cmds) != len(allKinds()) {
+		t.Errorf("an entry of format 1: got %d commands, %v, want all of them", len(cmds), err)
+	}
+	want := "format 2, this program knows 1: upgrade limpet"
+	if _, _, err := decode(newer); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), want) {
+		t.Errorf("an entry of format 2: got %v, want errNewer with %q", err, want)
+	}
+	if err := checkSum(damaged); !errors.Is(err, errNewer) {
+		t.Errorf("the sum of an entry of format 2: got %v, want errNewer, and no look at the sum", err)
+	}
+}
+
 // Whatever bit of an entry flips, it is noticed.
 func TestEntryDamage(t *testing.T) {
 	whole := encode(t, entryHead{member: 1, batch: 2, time: 3}, allKinds()[:2]...)
@@ -138,8 +173,6 @@ func TestEntryDamage(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	whole := encode(t, entryHead{format: 1, member: 1, batch: 2, time: 3}, allKinds()...)
 	head := whole[:entryHeader:entryHeader]
-	newer := append([]byte(nil), whole...)
-	newer[0] = EntryFormat + 1
 	for _, c := range []struct {
 		name  string
 		entry []byte
@@ -147,7 +180,6 @@ func TestDecodeRefuses(t *testing.T) {
 	}{
 		{"nothing", nil, "0 bytes, want at least 25"},
 		{"half a head", head[:entryHeader-1], "24 bytes, want at least 25"},
-		{"a newer format", newer, "format 3, this program knows 2: upgrade limpet"},
 		{"a kind without a length", append(head, 1), "command 0 claims 0 bytes, 0 are left"},
 		{"a length without an end", append(head, 1, 0x80), "command 0 claims 0 bytes, 1 are left"},
 		{"a length that overflows", append(head, append([]byte{1}, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2)...), "command 0 claims"},

@@ -112,6 +112,33 @@ func (l *logStore) sampleFiles(dir string, first uint64) {
 	l.written.Store(int64(len(files)) * segmentBytes)
 }
 
+// readable makes sure that this program knows the formats of the newest command
+// in the log and of all above applied: what a newer limpet has written cannot be
+// applied, and its member is to be left as it is.
+func (l *logStore) readable(applied uint64) error {
+	first, err := l.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := l.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	e, seen := new(raft.Log), false
+	for index := last; index >= first && (index > applied || !seen); index-- {
+		if err := l.GetLog(index, e); err != nil {
+			return fmt.Errorf("read index %d of the log: %w", index, err)
+		}
+		if e.Type != raft.LogCommand {
+			continue
+		}
+		if seen = true; checkFormat(e.Data) != nil {
+			return fmt.Errorf("index %d: %w", index, checkFormat(e.Data))
+		}
+	}
+	return nil
+}
+
 // Close closes the log. Nobody may use it any more.
 func (l *logStore) Close() error {
 	err := l.WAL.Close()
@@ -126,7 +153,11 @@ func (l *logStore) StoreLogs(logs []*raft.Log) error {
 			continue
 		}
 		if err := checkSum(e.Data); err != nil { // before it spreads
-			return fmt.Errorf("index %d: %w", e.Index, err)
+			err = fmt.Errorf("index %d: %w", e.Index, err)
+			if errors.Is(err, errNewer) && l.onBroken != nil {
+				l.onBroken(err)
+			}
+			return err
 		}
 	}
 	if l.onStoring != nil {

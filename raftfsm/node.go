@@ -280,7 +280,7 @@ func checkDisk(cfg Config, logs *logStore) (last uint64, err error) {
 	case applied < trimmed:
 		return 0, fmt.Errorf("the database holds index %d, but the raft log in %s was trimmed up to index %d: the database was removed or replaced by an older one; restore it, or start with an empty data directory", applied, cfg.Dir, trimmed)
 	}
-	return last, nil
+	return last, logs.readable(applied)
 }
 
 func serverID(member uint64) raft.ServerID { return raft.ServerID(strconv.FormatUint(member, 16)) }

@@ -817,7 +817,7 @@ func TestMalformedEntryStops(t *testing.T) {
 	whole := entryAt(t, 2, put, put).Data
 	for name, data := range map[string][]byte{
 		"short":         whole[:10],
-		"newer format":  append([]byte{EntryFormat + 1}, whole[1:]...),
+		"newer format":  append([]byte{newestFormat + 1}, whole[1:]...),
 		"cut":           whole[:len(whole)-1],
 		"unknown kind":  appendCommand(slices.Clone(whole), 200, nil),
 		"empty":         nil,

@@ -1,11 +1,14 @@
 package raftfsm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -54,7 +57,9 @@ func Recover(r Recovery) (rev int64, err error) {
 // Inspection is what a stopped member has.
 type Inspection struct {
 	Term, Index uint64 // of the last entry of its log
-	Membership  *Membership
+	// Membership is that of the database, with the members that only the log
+	// names, whether that was agreed on or not. It tells whom to ask.
+	Membership *Membership
 }
 
 // Inspect looks at a member that does not run.
@@ -81,8 +86,69 @@ func Inspect(cfg Config) (in *Inspection, err error) {
 	}
 	f := &fsm{state: state, store: cfg.Store, cfg: &cfg}
 	f.publishMembers()
-	in.Membership = f.members.Load()
-	return in, nil
+	in.Membership, err = withLog(f.members.Load(), logs, cfg.Store.Applied(), cfg.MemberID)
+	return in, err
+}
+
+// withLog adds the members that the log names beyond index applied.
+func withLog(ms *Membership, logs *logStore, applied, self uint64) (*Membership, error) {
+	first, err := logs.FirstIndex()
+	if err != nil {
+		return nil, err
+	}
+	last, err := logs.LastIndex()
+	if err != nil || last == 0 {
+		return ms, err
+	}
+	all := make(map[uint64]*txn.Member)
+	for _, m := range ms.Members {
+		all[m.ID] = m
+	}
+	e := new(raft.Log)
+	for index := max(first, applied+1); index <= last; index++ {
+		if err := logs.GetLog(index, e); err != nil {
+			return nil, fmt.Errorf("read index %d of the log: %w", index, err)
+		}
+		if e.Type != raft.LogCommand {
+			continue
+		}
+		if err := nameMembers(all, e.Data); err != nil {
+			return nil, fmt.Errorf("index %d of the log: %w", index, err)
+		}
+	}
+	out := *ms
+	out.Members = slices.SortedFunc(maps.Values(all), func(a, b *txn.Member) int { return cmp.Compare(a.ID, b.ID) })
+	out.Self = out.Member(self)
+	return &out, nil
+}
+
+// nameMembers adds to all the members that an entry names. One that it removes
+// stays: it may not have been agreed on.
+func nameMembers(all map[uint64]*txn.Member, entry []byte) error {
+	_, rest, err := decodeHead(entry)
+	if err != nil {
+		return err
+	}
+	cmds, err := decodeCommands(rest)
+	for _, cmd := range cmds {
+		switch c := cmd.(type) {
+		case *txn.Found:
+			for _, m := range c.Members {
+				all[m.ID] = m
+			}
+		case *txn.MemberAdd:
+			all[c.Member.ID] = c.Member
+		case *txn.Member:
+			all[c.ID] = c
+		case *txn.MemberUpdate:
+			if was := all[c.ID]; was != nil {
+				now := *was
+				now.PeerURLs = c.PeerURLs
+				all[c.ID] = &now
+			}
+		}
+	}
+	return err
 }
 
 // LogIndex is the last index in the log of a member that does not run, 0 if it
