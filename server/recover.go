@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -62,6 +64,13 @@ func OpenRecovery(cfg Config, log *slog.Logger) (*Recovery, error) {
 	if err := cfg.readToken(); err != nil {
 		return nil, err
 	}
+	if err := inspectDataDir(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	// Before openDataDir, which would make a member there.
+	if _, err := os.Stat(filepath.Join(cfg.DataDir, identityName)); err != nil {
+		return nil, fmt.Errorf("there is no member in %s: %w", cfg.DataDir, unwrapPath(err))
+	}
 	dir, err := openDataDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
@@ -90,6 +99,9 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	}
 	seen, err := raftfsm.Inspect(raftfsm.Config{Dir: r.dir.file(raftDirName), Store: store, MemberID: r.dir.id.member()})
 	if err = errors.Join(err, store.Close()); err != nil {
+		return nil, err
+	}
+	if err := r.checkMembers(seen.Membership); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody calls here
@@ -124,6 +136,22 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 		out.Members = append(out.Members, s)
 	}
 	return out, nil
+}
+
+// checkMembers makes sure that the others can be asked: where they seem to be
+// gone for another reason, a cluster that lives would be split.
+func (r *Recovery) checkMembers(ms *raftfsm.Membership) error {
+	if ms.Self == nil {
+		return fmt.Errorf("the data in %s does not name this member: it was not in its cluster yet; start it as before, or with an empty data directory", r.cfg.DataDir)
+	}
+	for _, m := range ms.Members {
+		for _, u := range m.PeerURLs {
+			if r.cfg.secret == nil && strings.HasPrefix(u, "https:") {
+				return errors.New("the members of this cluster have a token, without which they do not answer: give it with --token or --token-file")
+			}
+		}
+	}
+	return nil
 }
 
 // Run makes the member a cluster of its own, with all it has, and returns its

@@ -1,0 +1,23 @@
+package server
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRecoveryOfNothing: a mistyped folder is refused by its name, and not made.
+func TestRecoveryOfNothing(t *testing.T) {
+	cfg := DefaultConfig()
+	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"), "an empty one": t.TempDir()} {
+		cfg.DataDir = dir
+		if _, err := OpenRecovery(cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "there is no member in "+dir) {
+			t.Errorf("%s: %v, want that there is no member", what, err)
+		}
+		if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+			t.Errorf("%s: %v was made", what, entries)
+		}
+	}
+}
