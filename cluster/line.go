@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -96,6 +97,34 @@ func (l *line) serveReadIndex(ctx context.Context, _ *emptypb.Empty) (*wrappersp
 	}
 	index, err := n.ConfirmedIndex(ctx)
 	return wrapperspb.UInt64(index), toWire(err)
+}
+
+// hear implements raftfsm.Peers.
+func (l *line) hear(ctx context.Context, member, leader, term uint64) (raftfsm.Hearing, error) {
+	req := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, leader), term)
+	resp := new(wrapperspb.BytesValue)
+	if err := l.port.Invoke(ctx, member, memberPath+"Hear", wrapperspb.Bytes(req), resp); err != nil {
+		return raftfsm.Hearing{}, fromWire(err)
+	}
+	b := resp.Value
+	if len(b) < 17 {
+		return raftfsm.Hearing{}, fmt.Errorf("an answer of %d bytes, want 17", len(b))
+	}
+	return raftfsm.Hearing{Silent: b[0] != 0, LastTerm: binary.BigEndian.Uint64(b[1:]), LastIndex: binary.BigEndian.Uint64(b[9:])}, nil
+}
+
+func (l *line) serveHear(_ context.Context, r *wrapperspb.BytesValue) (*wrapperspb.BytesValue, error) {
+	n := l.me.node.Load()
+	if n == nil || len(r.Value) < 16 {
+		return nil, toWire(raftfsm.ErrStopped)
+	}
+	h := n.Hear(binary.BigEndian.Uint64(r.Value), binary.BigEndian.Uint64(r.Value[8:]))
+	b := make([]byte, 1, 17)
+	if h.Silent {
+		b[0] = 1
+	}
+	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, h.LastTerm), h.LastIndex)
+	return wrapperspb.Bytes(b), nil
 }
 
 func (l *line) servePing(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {

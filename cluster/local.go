@@ -116,6 +116,7 @@ func (l *Local) Services(lead []grpc.MethodDesc) func(grpc.ServiceRegistrar) {
 			peer.Unary(memberService, "Report", l.survey.serveReport),
 			peer.Unary(memberService, "Propose", l.line.servePropose),
 			peer.Unary(memberService, "ReadIndex", l.line.serveReadIndex),
+			peer.Unary(memberService, "Hear", l.line.serveHear),
 		)}, l)
 	}
 }
@@ -168,6 +169,11 @@ func (l *Local) Propose(ctx context.Context, leader, term uint64, entry []byte) 
 // ReadIndex implements raftfsm.Peers.
 func (l *Local) ReadIndex(ctx context.Context, leader uint64) (uint64, error) {
 	return l.line.readIndex(ctx, leader)
+}
+
+// Hear implements raftfsm.Peers.
+func (l *Local) Hear(ctx context.Context, member, leader, term uint64) (raftfsm.Hearing, error) {
+	return l.line.hear(ctx, member, leader, term)
 }
 
 // CallLeader has the leader do one of its methods.

@@ -168,6 +168,14 @@ func (l link) ReadIndex(ctx context.Context, leader uint64) (uint64, error) {
 	return l.from.c.members[leader].ConfirmedIndex(ctx)
 }
 
+// Hear implements Peers.
+func (l link) Hear(_ context.Context, member, leader, term uint64) (Hearing, error) {
+	if !l.from.c.reaches(l.from.id, member) {
+		return Hearing{}, errors.New("out of reach")
+	}
+	return l.from.c.members[member].Hear(leader, term), nil
+}
+
 // leader waits for a leader among the members that are on the network.
 func (c *cluster) leader() *peerMember {
 	c.t.Helper()

@@ -55,13 +55,15 @@ type Config struct {
 	Observe  Observer
 }
 
-// Peers reaches the member that leads. Its methods return when ctx ends.
+// Peers reaches the other members. Its methods return when ctx ends.
 type Peers interface {
 	// Propose has leader agree on entry if it still leads in term: Node.Accept
 	// there. ErrNotLeader means that certainly nothing happened.
 	Propose(ctx context.Context, leader, term uint64, entry []byte) error
 	// ReadIndex is Node.ConfirmedIndex there.
 	ReadIndex(ctx context.Context, leader uint64) (uint64, error)
+	// Hear is Node.Hear at member.
+	Hear(ctx context.Context, member, leader, term uint64) (Hearing, error)
 }
 
 // Observer receives durations; any field may be nil. It must not block.
@@ -241,6 +243,7 @@ func (n *Node) start(snaps *manifestStore, last uint64) error {
 	n.wg.Go(n.trimLog)
 	n.wg.Go(n.catchUp)
 	n.wg.Go(n.watchDisk)
+	n.wg.Go(n.watchSilence)
 	if n.soleVoter() {
 		n.transport.kick(conf.LocalID)
 	}
