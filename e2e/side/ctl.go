@@ -76,6 +76,7 @@ var blanks = []struct {
 	{regexp.MustCompile(` +│`), " │"}, // columns are as wide as the widest ID
 	{regexp.MustCompile(`│ +`), "│ "},
 	{regexp.MustCompile(`─+`), "─"},
+	{regexp.MustCompile(` {2,}`), " "}, // IDs are padded where their first digits are zeros
 	// What the client library logs.
 	{regexp.MustCompile(`(?:"(?:ts|target)":"|\b(?:Local)?Addr: ')[^"']*`), "WHERE AND WHEN"},
 }
