@@ -28,7 +28,7 @@ var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust"}},
 	{"server", []string{"api/ops", "api", "cluster", "raftfsm", "watch", "txn", "lease", "sqlstore", "discovery", "peer", "trust", "memtune", "safefile"}},
-	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore"}},
+	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"raftfsm", "watch", "txn", "lease", "sqlstore"}},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
 	{"raftfsm", []string{"txn", "sqlstore", "safefile"}},

@@ -26,7 +26,7 @@ const ClusterVersion = "3.7.0"
 
 // Config wires a Server. All fields are needed unless a default is named.
 type Config struct {
-	ClusterID uint64
+	ClusterID func() uint64 // the present one
 	MemberID  uint64
 
 	Store *sqlstore.Store
@@ -110,7 +110,7 @@ func (s *Server) fill(h *pb.ResponseHeader) *pb.ResponseHeader {
 }
 
 func (s *Server) sign(h *pb.ResponseHeader) *pb.ResponseHeader {
-	h.ClusterId, h.MemberId, h.RaftTerm = s.cfg.ClusterID, s.cfg.MemberID, s.cfg.Node.Term()
+	h.ClusterId, h.MemberId, h.RaftTerm = s.cfg.ClusterID(), s.cfg.MemberID, s.cfg.Node.Term()
 	return h
 }
 

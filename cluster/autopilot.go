@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,12 @@ func (a *autopilot) take(ctx context.Context, n *raftfsm.Node, s discovery.Step)
 	case discovery.AddVoter:
 		return n.AddServer(s.ID, true)
 	case discovery.RemoveRaft:
+		if s.ID == a.me.Identity().Member && slices.ContainsFunc(n.Servers(), func(srv raftfsm.Server) bool { return srv.Voter && srv.ID != s.ID }) {
+			// The next leader takes it out. A leader that took itself out and died
+			// before the others have that entry would have a longer log than they
+			// and no vote: of two, neither could lead again.
+			return n.HandOver(ctx, 0)
+		}
 		return n.RemoveServer(s.ID)
 	}
 	var cmd txn.Command

@@ -27,7 +27,7 @@ func (d *Description) Settled() bool { return d.Cluster != 0 && (!d.Forming || d
 
 // Description is what this member tells about itself.
 func (s *standing) Description() *Description {
-	d := &Description{Hello: s.Hello(), Expect: s.cfg.Expect}
+	d := &Description{Hello: s.Hello(), Expect: s.cfg.Expect, Index: s.cfg.Logged}
 	s.mu.Lock()
 	d.Forming, d.Stage = s.id.Forming, s.stage
 	s.mu.Unlock()

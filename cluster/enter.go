@@ -44,7 +44,7 @@ func (e *entry) enter(ctx context.Context) (*Start, error) {
 	if err := e.greetOld(ctx); err != nil {
 		return nil, err
 	}
-	if id.Cluster != 0 && (!id.Forming || e.me.cfg.Begun) {
+	if id.Cluster != 0 && (!id.Forming || e.me.cfg.Logged > 0) {
 		return &Start{}, nil
 	}
 	for {

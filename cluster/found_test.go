@@ -251,3 +251,34 @@ func TestEnterStopped(t *testing.T) {
 		t.Errorf("got %v, want what it waited for", err)
 	}
 }
+
+// A member whose log begins with its founders counts on it as soon as it can be
+// asked, before its raft runs: it is not empty, and takes part in nothing else.
+func TestBegunIsNotEmpty(t *testing.T) {
+	bs := boards(t, 3)
+	three := bs[2].set
+	bs[2].set = func(c *Config) { three(c); c.Logged = 1 }
+	bs[2].disk = Identity{Member: 0xa3, Cluster: 7, Forming: true}
+	for _, b := range bs {
+		b.open()
+	}
+	with := bs[0].local.line.look(t.Context(), []string{bs[1].addr, bs[2].addr}).empty
+	if len(with) != 2 {
+		t.Fatalf("%d members are forming, want 2", len(with))
+	}
+	if start, err := bs[0].local.founding.foundWith(t.Context(), with); start != nil || err != nil {
+		t.Errorf("the founder begins: %+v, %v", start, err)
+	}
+	if doing := bs[0].local.Doing(); !contains(doing, "for m3 to found the cluster that it has begun") {
+		t.Errorf("the founder waits %q", doing)
+	}
+	hellos := []peer.Hello{{ID: 1}, {ID: 2}, {ID: 3}}
+	err := bs[0].local.line.ask(t.Context(), bs[2].addr, "Form", formRequest{8, hellos}, new(struct{}))
+	if err == nil || bs[2].identity().Cluster != 7 {
+		t.Errorf("asked to found another cluster: %v; it has written down %+v", err, bs[2].identity())
+	}
+	start, err := bs[2].local.Enter(t.Context())
+	if err != nil || len(start.Bootstrap) > 0 {
+		t.Errorf("it goes on with %+v, %v, want what its log says", start, err)
+	}
+}

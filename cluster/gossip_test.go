@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"limpet/discovery"
+	"limpet/txn"
 )
 
 // gossiping gives a board gossip on loopback, and what follows from it.
@@ -103,5 +104,26 @@ func TestJoinByGossip(t *testing.T) {
 	until(t, "it to be found by gossip", func() bool {
 		where := first.local.Where(0xb1)
 		return len(where) > 0 && where[0] == b.addr && !first.local.outlook.misses(first.running())
+	})
+}
+
+// A member that takes the ID under which an operator has added it goes by that
+// one in gossip, too: the others do not miss it.
+func TestJoinUnderAnOperatorsID(t *testing.T) {
+	t.Parallel()
+	first := newBoard(t, "m1", 0xa1, nil)
+	g := gossiping(t, first, func() []string { return nil }, func(*Config) {})
+	first.start()
+	awaitIn(t, first)
+	b := newBoard(t, "m2", 0xb1, nil)
+	gossiping(t, b, func() []string { return []string{g.Addr()} }, func(*Config) {})
+	if _, err := first.running().Propose(t.Context(), &txn.MemberAdd{Member: &txn.Member{ID: 0x77, PeerURLs: []string{b.url()}}}); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	awaitIn(t, b)
+	until(t, "gossip to know it by that ID alone", func() bool {
+		peers := g.Peers()
+		return len(peers) == 1 && peers[0].ID == 0x77 && peers[0].Status == discovery.Alive && !first.local.outlook.misses(first.running())
 	})
 }

@@ -14,8 +14,8 @@ const (
 	stepEvery = time.Second
 	// meetEvery is how often gossip looks for members that it misses.
 	meetEvery = 10 * time.Second
-	// leavePatience bounds how long a removed member waits until raft goes on
-	// without it.
+	// leavePatience bounds how long a removed member waits until the leader has
+	// raft go on without it.
 	leavePatience = 5 * time.Second
 	// lookEvery is how often the LAN is asked although nobody is missed: there may
 	// be another cluster.
@@ -32,7 +32,7 @@ type keeper struct {
 	outlook *outlook
 	pilot   *autopilot
 
-	removed   time.Time // when this member saw its own removal
+	removed   time.Time // since when another member leads that should let this one go
 	forgotten int       // how many removed members were forgotten
 }
 
@@ -44,7 +44,7 @@ func (k *keeper) run(ctx context.Context) {
 	defer ticker.Stop()
 	met, looked := time.Now(), time.Now()
 	for {
-		k.settle(n)
+		k.settle(ctx, n)
 		k.outlook.tell()
 		if n.Leading() {
 			k.pilot.lead(ctx, n)
@@ -70,11 +70,13 @@ func (k *keeper) run(ctx context.Context) {
 }
 
 // settle notes that something has been agreed on: the founding is over.
-func (k *keeper) settle(n *raftfsm.Node) {
+func (k *keeper) settle(ctx context.Context, n *raftfsm.Node) {
 	ms := n.Membership()
 	if ms.WasRemoved(k.me.Identity().Member) {
 		if k.outOfRaft(n) {
 			k.me.removed()
+		} else if n.Leader() == 0 {
+			k.line.askAround(ctx)
 		}
 		return
 	}
@@ -95,10 +97,11 @@ func (k *keeper) settle(n *raftfsm.Node) {
 }
 
 // outOfRaft reports whether a removed member may stop: once raft goes on
-// without it, or that has taken too long. One that stopped before would be
-// missed by a quorum that still counts it.
+// without it, or another member has led for long and not taken it out. One that
+// stopped before would be missed by a quorum that still counts it; of two members
+// the other one might never have a quorum again.
 func (k *keeper) outOfRaft(n *raftfsm.Node) bool {
-	if k.removed.IsZero() {
+	if k.removed.IsZero() || n.Leader() == 0 || n.Leading() {
 		k.removed = time.Now()
 	}
 	return !inRaft(n, k.me.Identity().Member) || time.Since(k.removed) > leavePatience

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -144,6 +145,19 @@ func (l *line) answers(ctx context.Context, id uint64) bool {
 	return l.port.Invoke(ctx, id, memberPath+"Ping", new(emptypb.Empty), new(emptypb.Empty)) == nil
 }
 
+// askAround asks those who were seen who they are: whoever does not want us, as
+// raft goes on without us, says so, and refused hears it.
+func (l *line) askAround(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, alivePatience)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, addr := range l.me.cfg.Roster.addresses(l.me.Identity().Member) {
+		// Owner: this call; ends with the answer or its deadline.
+		wg.Go(func() { _, _ = l.port.Who(ctx, addr) })
+	}
+	wg.Wait()
+}
+
 // ask puts a question whose form is JSON.
 func (l *line) ask(ctx context.Context, addr, method string, req, resp any) error {
 	data, err := json.Marshal(req)
@@ -188,15 +202,19 @@ func (l *line) describeMember(ctx context.Context, id uint64) (*Description, err
 type others struct {
 	settled []*Description
 	empty   []*Description
-	token   error // somebody answers, with another token
+	token   bool // somebody answers, with another token
+	silent  bool // somebody closes the connection without an answer
 }
 
 // hint is what to say beside that nobody answered.
 func (o *others) hint() string {
-	if o.token == nil {
-		return ""
+	switch {
+	case o.token:
+		return "; somebody there has another token, or only one of you has one"
+	case o.silent:
+		return "; somebody there closes the connection without an answer: it is stopping, or only one of you has a token"
 	}
-	return "; somebody there has another token, or only one of you has one"
+	return ""
 }
 
 // look asks all addresses who they are.
@@ -223,9 +241,8 @@ func (l *line) look(ctx context.Context, addrs []string) others {
 	known := map[uint64]bool{self: true}
 	for range addrs {
 		r := <-results
-		if errors.Is(r.err, peer.ErrOtherToken) {
-			out.token = r.err
-		}
+		out.token = out.token || errors.Is(r.err, peer.ErrOtherToken)
+		out.silent = out.silent || errors.Is(r.err, peer.ErrSilent)
 		d := r.d
 		if d == nil || known[d.ID] {
 			continue

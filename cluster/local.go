@@ -50,8 +50,9 @@ type Config struct {
 	Join     []string  // gossip addresses, host:port
 	Discover bool      // find members on the LAN
 
-	// Begun: there is something in this member's log; founding is over for it.
-	Begun bool
+	// Logged is the last index in this member's log at the start; with anything in
+	// it, founding is over for it.
+	Logged uint64
 
 	// AutoAdd: whoever may join is added; without a token an operator adds.
 	AutoAdd bool
@@ -135,6 +136,10 @@ func (l *Local) Attach(n *raftfsm.Node) { l.me.node.Store(n) }
 // Run keeps this member's record right and, while it leads, the membership; it
 // returns when ctx ends. It is called once, after Attach.
 func (l *Local) Run(ctx context.Context) { l.keeper.run(ctx) }
+
+// Probe measures how long the other members take to answer, until ctx ends. It
+// is called once, after Attach.
+func (l *Local) Probe(ctx context.Context) { l.line.probe(ctx) }
 
 // Reported returns once the cluster knows this member as it is.
 func (l *Local) Reported(ctx context.Context) error { return l.keeper.reported(ctx) }

@@ -35,6 +35,7 @@ type MemberReport struct {
 	Name       string   `json:"name"`
 	Role       string   `json:"role"` // leader, voter, learner, or not started
 	Version    string   `json:"version,omitempty"`
+	Format     int      `json:"log_format,omitempty"` // newest format of log entries that it reads
 	PeerURLs   []string `json:"peer_urls"`
 	ClientURLs []string `json:"client_urls"`
 	// What the leader knows of it; absent if there is no leader.
@@ -122,6 +123,9 @@ func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberRep
 	var out []MemberReport
 	for _, m := range ms.Members {
 		r := reportOf(m, self)
+		if r.Role == "voter" && !votes(n, m.ID) {
+			r.Role = "joining"
+		}
 		if d := answers[m.ID]; d != nil {
 			r.Answers, r.Index, r.SyncMicro = true, d.Index, d.SyncMicro
 			r.Lag = last - min(last, d.Index)
@@ -139,7 +143,7 @@ func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberRep
 }
 
 func reportOf(m *txn.Member, leader uint64) MemberReport {
-	r := MemberReport{ID: hex(m.ID), Name: m.Name, Role: "voter", Version: m.Version, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs}
+	r := MemberReport{ID: hex(m.ID), Name: m.Name, Role: "voter", Version: m.Version, Format: m.Format, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs}
 	switch {
 	case m.ID == leader:
 		r.Role = "leader"

@@ -44,6 +44,9 @@ type Config struct {
 	// one ID from two addresses, by one goroutine. here is this process if the
 	// ID is its own, else the one that was seen first.
 	OnConflict func(id uint64, here, there string)
+	// OnComplaint, if set, is called with what is logged about a remote that an
+	// operator can act on. It must not block, and may be called concurrently.
+	OnComplaint func(remote, advice string)
 
 	pace *pace // nil: the usual one
 	host *host // nil: this machine
@@ -91,6 +94,7 @@ type Gossip struct {
 	wg     sync.WaitGroup // goroutines started here
 	wake   chan struct{}  // holds one: peers have changed
 	doubt  chan struct{}  // holds one: look into claims
+	name   chan struct{}  // holds one: this member has another ID
 	closed sync.Once
 
 	// moving is held while memberlist is replaced or closed: over the opening
@@ -106,6 +110,7 @@ type Gossip struct {
 	// mu guards the fields below.
 	mu      sync.Mutex
 	self    Info
+	id      uint64 // that self is to have; it changes with the name
 	leaving bool
 	again   bool // tell it once more
 	list    *memberlist.Memberlist
@@ -121,9 +126,9 @@ func Open(cfg Config) (*Gossip, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gossip{
-		cfg: cfg, pace: usualPace, host: thisHost, log: cfg.Logger, self: cfg.Self,
+		cfg: cfg, pace: usualPace, host: thisHost, log: cfg.Logger, self: cfg.Self, id: cfg.Self.ID,
 		table: newTable(cfg.Self.ID, cfg.Self.Instance, time.Now),
-		wake:  make(chan struct{}, 1), doubt: make(chan struct{}, 1),
+		wake:  make(chan struct{}, 1), doubt: make(chan struct{}, 1), name: make(chan struct{}, 1),
 	}
 	if cfg.pace != nil {
 		g.pace = *cfg.pace
@@ -133,7 +138,7 @@ func Open(cfg Config) (*Gossip, error) {
 	}
 	g.mlog = log.New(&memberLog{
 		log: g.log, now: time.Now, where: g.table.where,
-		suspected: func(name string) { g.note(g.table.suspect(name)) },
+		suspected: func(name string) { g.note(g.table.suspect(name)) }, complain: cfg.OnComplaint,
 	}, "", 0)
 
 	addr, err := g.addresses()
@@ -217,7 +222,7 @@ func (g *Gossip) open(epoch uint32, addr netip.AddrPort) error {
 
 func (g *Gossip) memberConfig(epoch uint32, addr netip.AddrPort, tr *transport) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
-	c.Name = nodeName(g.cfg.Self.ID, g.cfg.Self.Instance, epoch)
+	c.Name = nodeName(g.selfID(), g.cfg.Self.Instance, epoch)
 	c.Transport, c.Logger, c.Label = tr, g.mlog, g.cfg.Label
 	c.BindPort = int(g.bind.Port())
 	c.AdvertiseAddr, c.AdvertisePort = addr.Addr().String(), int(addr.Port())
@@ -249,6 +254,12 @@ func (g *Gossip) advertised() netip.AddrPort {
 	return g.addr
 }
 
+func (g *Gossip) selfID() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.self.ID
+}
+
 func (g *Gossip) current() *memberlist.Memberlist {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -261,14 +272,18 @@ func (g *Gossip) current() *memberlist.Memberlist {
 func (g *Gossip) Peers() []Peer { return g.table.peers() }
 
 // Update changes what this member tells of itself and begins to tell it; it
-// does not wait. change gets a copy; what it does to ID and Instance is
-// ignored.
+// does not wait. change gets a copy; what it does to Instance is ignored. Another
+// ID is told a moment later, as it takes another name.
 func (g *Gossip) Update(change func(*Info)) {
 	g.tell(func() {
 		info := g.self
 		info.Client = append([]string(nil), info.Client...)
 		change(&info)
-		info.ID, info.Instance = g.cfg.Self.ID, g.cfg.Self.Instance
+		if info.ID != g.id {
+			g.id = info.ID
+			signal(g.name)
+		}
+		info.ID, info.Instance = g.self.ID, g.cfg.Self.Instance
 		g.self = info
 	})
 }
@@ -384,11 +399,14 @@ func (g *Gossip) mind() {
 		select {
 		case <-look.C:
 			g.keepAddress()
+			g.keepName()
 			g.retell()
 			g.note(g.table.sweep())
 			g.settleClaims()
 		case <-g.doubt:
 			g.settleClaims()
+		case <-g.name:
+			g.keepName()
 		case <-reconnect.C:
 			last = g.reconnect(last)
 		case <-g.life.Done():

@@ -164,7 +164,7 @@ func TestMembersLearnOfEachOther(t *testing.T) {
 	<-changes
 	c.Update(func(i *Info) {
 		i.Cluster, i.State, i.Index, i.Client = 9, true, 1000, []string{"http://127.0.0.3:2379"}
-		i.ID, i.Instance = 77, 78 // ignored
+		i.Instance = 78 // ignored
 	})
 	for _, g := range []*Gossip{a, b} {
 		eventually(t, "the others hear of an update", func() bool {
@@ -474,7 +474,7 @@ func TestAPartitionHealsByItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "b gives a up", func() bool { return peerOf(b, 1).Status == Dead })
-	if _, err := a.move(netip.MustParseAddr("127.0.0.1")); err != nil {
+	if _, err := a.move(a.advertised()); err != nil {
 		t.Fatal(err)
 	}
 	a.table.expire()
@@ -483,4 +483,26 @@ func TestAPartitionHealsByItself(t *testing.T) {
 	}
 	eventually(t, "a sees b", sees(a, 2, Alive, b.Addr()))
 	eventually(t, "b sees a", sees(b, 1, Alive, a.Addr()))
+}
+
+// A member that takes another ID is known by that one at once, also to those
+// whom it meets later, and by the old one no more; not to itself either.
+func TestAnotherID(t *testing.T) {
+	s := newSite(t)
+	a, b := s.start(1, "127.0.0.1:0", nil), s.start(2, "127.0.0.2:0", nil)
+	s.join(b, a)
+	eventually(t, "a sees b", sees(a, 2, Alive, b.Addr()))
+	where := b.Addr()
+	b.Update(func(in *Info) { in.ID, in.Cluster = 7, 9 })
+	eventually(t, "a sees it under its new ID alone", func() bool {
+		return len(a.Peers()) == 1 && sees(a, 7, Alive, where)() && peerOf(a, 7).Cluster == 9
+	})
+	c := s.start(3, "127.0.0.3:0", nil)
+	s.join(c, a)
+	eventually(t, "all see all", func() bool {
+		return len(c.Peers()) == 2 && len(b.Peers()) == 2 && len(a.Peers()) == 2 && sees(c, 7, Alive, where)() && sees(b, 1, Alive, a.Addr())()
+	})
+	if at := s.conflictsAt(1); len(at) > 0 {
+		t.Errorf("conflicts at a: %v", at)
+	}
 }

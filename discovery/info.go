@@ -30,7 +30,7 @@ const (
 
 // Info is what a member tells of itself.
 type Info struct {
-	ID       uint64 // of the member; never changes
+	ID       uint64 // of the member; only an operator's takes its place, at the join
 	Instance uint64 // of the process; never changes
 	Cluster  uint64 // 0: of none yet
 	// State: it has, or ever had, a log entry or a vote.

@@ -207,7 +207,7 @@ func (g *Gossip) readdress(targets []netip.AddrPort) {
 	if next == addr.Addr() && !down {
 		return
 	}
-	moved, err := g.move(next)
+	moved, err := g.move(netip.AddrPortFrom(next, g.bind.Port()))
 	if err != nil {
 		g.log.Error("gossip is interrupted, it is tried again soon", "error", err)
 		return
@@ -218,10 +218,32 @@ func (g *Gossip) readdress(targets []netip.AddrPort) {
 	}
 }
 
-// move replaces memberlist by one with another name and address: memberlist
-// cannot change the address it tells, and others would not believe that a live
-// node has moved. The port stays.
-func (g *Gossip) move(to netip.Addr) (bool, error) {
+// keepName takes a name of the ID that this member has now, if it has another:
+// an operator may have given it one. It also opens again what could not be
+// opened where the address is fixed.
+func (g *Gossip) keepName() {
+	g.mu.Lock()
+	id, addr := g.id, g.addr
+	due := id != g.self.ID || g.fixed && g.down
+	g.mu.Unlock()
+	if !due {
+		return
+	}
+	moved, err := g.move(addr)
+	if err != nil {
+		g.log.Error("gossip is interrupted, it is tried again soon", "error", err)
+		return
+	}
+	if moved {
+		g.log.Debug("gossip goes on under another name", "member", id)
+		g.rejoin()
+	}
+}
+
+// move replaces memberlist by one with another name and, maybe, address:
+// memberlist cannot change the address it tells, and others would not believe
+// that a live node has moved.
+func (g *Gossip) move(to netip.AddrPort) (bool, error) {
 	g.moving.Lock()
 	defer g.moving.Unlock()
 	if g.shut {
@@ -236,7 +258,11 @@ func (g *Gossip) move(to netip.Addr) (bool, error) {
 	if err := old.Shutdown(); err != nil {
 		g.log.Debug("gossip: closing the old address", "error", err)
 	}
-	return true, g.open(epoch, netip.AddrPortFrom(to, g.bind.Port()))
+	g.mu.Lock()
+	g.self.ID = g.id
+	g.table.become(g.id)
+	g.mu.Unlock()
+	return true, g.open(epoch, to)
 }
 
 // rejoin meets all known peers again after a move.

@@ -28,6 +28,8 @@ type memberLog struct {
 	// where returns the address of a node, "" if unknown.
 	where func(node string) string
 	now   func() time.Time
+	// complain, if set, hears each warning.
+	complain func(remote, advice string)
 
 	mu     sync.Mutex // guards warned
 	warned map[string]time.Time
@@ -69,6 +71,9 @@ func (l *memberLog) warn(remote, advice string) {
 	}
 	if l.due(fmt.Sprintf("%s %s", host, advice)) {
 		l.log.Warn(advice, "remote", remote)
+		if l.complain != nil {
+			l.complain(remote, advice)
+		}
 	}
 }
 

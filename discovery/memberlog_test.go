@@ -11,11 +11,12 @@ import (
 
 func TestMemberLog(t *testing.T) {
 	var out bytes.Buffer
-	var suspects []string
+	var suspects, complaints []string
 	now := time.Unix(0, 0)
 	l := &memberLog{
 		log: slog.New(slog.NewTextHandler(&out, nil)), now: func() time.Time { return now },
 		suspected: func(node string) { suspects = append(suspects, node) },
+		complain:  func(remote, advice string) { complaints = append(complaints, remote+": "+advice) },
 		where: func(node string) string {
 			if node == "known" {
 				return "10.0.0.9:2382"
@@ -33,9 +34,13 @@ func TestMemberLog(t *testing.T) {
 	}
 	expect := func(line, advice, remote string) {
 		t.Helper()
+		before := len(complaints)
 		got := said(line)
 		if advice == "" && got != "" || !strings.Contains(got, advice) || !strings.Contains(got, remote) {
 			t.Errorf("%q: got %q, want %q with %q", line, got, advice, remote)
+		}
+		if new := complaints[before:]; (got != "") != (len(new) == 1) || got != "" && !strings.Contains(new[0], advice) {
+			t.Errorf("%q: complaints %q, want what is logged", line, new)
 		}
 	}
 

@@ -118,12 +118,12 @@ func (e *entry) live() bool { return e.status == Alive || e.status == Suspect }
 // table is all nodes that were seen, by name. All methods may be called
 // concurrently; none blocks, so memberlist may call them holding its locks.
 type table struct {
-	self uint64 // ID of this member
 	proc uint64 // instance of this process
 	now  func() time.Time
 
 	// mu guards the fields below. It is the last in the lock order.
 	mu     sync.Mutex
+	self   uint64 // ID of this member
 	nodes  map[string]*entry
 	order  uint64
 	list   uint32          // epoch of the memberlist whose word counts
@@ -141,7 +141,7 @@ func newTable(self, proc uint64, now func() time.Time) *table {
 // seen takes what memberlist number list says of a live node, and reports
 // whether that changes anything.
 func (t *table) seen(list uint32, n node) bool {
-	if n.info.ID == t.self && n.info.Instance == t.proc {
+	if n.info.Instance == t.proc {
 		return false
 	}
 	t.mu.Lock()
@@ -150,7 +150,7 @@ func (t *table) seen(list uint32, n node) bool {
 		return false
 	}
 	for name, e := range t.nodes {
-		if e.info.ID == n.info.ID && e.info.Instance == n.info.Instance && e.name != n.name {
+		if e.info.Instance == n.info.Instance && e.name != n.name {
 			if e.epoch > n.epoch {
 				return false // where the process was before
 			}
@@ -238,6 +238,13 @@ func (t *table) pruneLocked() {
 	if gone > maxGone {
 		delete(t.nodes, oldest.name)
 	}
+}
+
+// become takes another ID for this member.
+func (t *table) become(id uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.self = id
 }
 
 // moved begins the time of another memberlist: its word counts from now on.

@@ -157,7 +157,7 @@ func TestTheGoneAreBounded(t *testing.T) {
 	b := newBook(t)
 	for id := range uint64(2 * maxGone) {
 		b.clock = b.clock.Add(time.Second)
-		n := at(id+2, 1, 0, "10.0.0.2:1")
+		n := at(id+2, id+2, 0, "10.0.0.2:1")
 		n.leaving = true
 		b.seen(0, n)
 	}

@@ -62,6 +62,7 @@ func learner(t *testing.T, c *side.Clusters, lines []string) {
 	restricted(t, c, 4)
 	healthOf(t, c, 4)
 	compareFigures(t, c, 4, memberFigures)
+	comparePeers(t, c, 4)
 	ctl(t, c, 1, "member", "list", "-w", "table")
 	ctl(t, c, 2, "endpoint", "status", "--cluster", "-w", "table")
 	ctl(t, c, 3, "endpoint", "health", "--cluster")
@@ -162,6 +163,7 @@ func leaderLeaves(t *testing.T, c *side.Clusters) {
 		c.At(n).Do(put("three", "again"))
 		c.At(n).Do(get("three"))
 		c.At(n).Do(hashKV(0))
+		comparePeers(t, c, n) // no series of the one that left
 	}
 }
 

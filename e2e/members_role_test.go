@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
@@ -81,6 +86,63 @@ var (
 	}
 )
 
+// peerFigures are families with a series for each other member. What a member counts there depends
+// on how the two programs speak; that it counts does not.
+var peerFigures = []string{
+	"etcd_network_active_peers", "etcd_network_disconnected_peers_total",
+	"etcd_network_peer_sent_bytes_total", "etcd_network_peer_received_bytes_total", "etcd_network_peer_sent_failures_total",
+}
+
+// comparePeers reads what one member tells of the others.
+func comparePeers(t *testing.T, c *side.Clusters, n int) {
+	t.Helper()
+	at := c.At(n)
+	want := scrape(t, at.Reference)
+	err := eventually(at.Subject, side.HTTP{Method: "GET", Path: "/metrics"}, func(side.Answer) bool {
+		return len(missingPeers(t, at, want)) == 0
+	})
+	if err != nil {
+		t.Errorf("m%d does not tell as etcd does: %v", n, missingPeers(t, at, want))
+	}
+}
+
+// missingPeers are series that the subject lacks, or has otherwise. Those of removed members etcd
+// keeps; it also names some senders as member 0.
+func missingPeers(t *testing.T, at *side.Pair, want map[string]*dto.MetricFamily) (missing []string) {
+	t.Helper()
+	got := scrape(t, at.Subject)
+	const known = "etcd_network_known_peers"
+	skip := []string{`"0"`}
+	ws, gs := samples(at.Reference, want[known]), samples(at.Subject, got[known])
+	if !maps.Equal(ws, gs) {
+		missing = append(missing, fmt.Sprintf("%v, it has %v", ws, gs))
+	}
+	for series, w := range ws {
+		if _, remote, _ := strings.Cut(series, "Remote="); w == 0 {
+			skip = append(skip, strings.TrimSuffix(remote, "}"))
+		}
+	}
+	for _, name := range peerFigures {
+		if want[name] != nil && got[name].GetType() != want[name].GetType() {
+			missing = append(missing, fmt.Sprintf("%s as %v", name, want[name].GetType()))
+		}
+		gs := samples(at.Subject, got[name])
+		for series, w := range samples(at.Reference, want[name]) {
+			if slices.ContainsFunc(skip, func(id string) bool { return strings.Contains(series, id) }) {
+				continue
+			}
+			g, known := gs[series]
+			switch {
+			case !known,
+				want[name].GetType() == dto.MetricType_GAUGE && g != w,
+				strings.Contains(name, "bytes") && g == 0:
+				missing = append(missing, fmt.Sprintf("%s %v, it has %v", series, w, g))
+			}
+		}
+	}
+	return missing
+}
+
 // compareFigures reads the metrics of one member.
 func compareFigures(t *testing.T, c *side.Clusters, n int, equal []string) {
 	t.Helper()
@@ -108,6 +170,7 @@ func followersHealth(t *testing.T, c *side.Clusters) {
 	for n := 1; n <= 3; n++ {
 		healthOf(t, c, n)
 		compareFigures(t, c, n, founderFigures)
+		comparePeers(t, c, n)
 	}
 }
 

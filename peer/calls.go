@@ -85,43 +85,70 @@ func (g greeted) Clone() credentials.TransportCredentials {
 	return greeted{g.TransportCredentials.Clone()}
 }
 
+// kept is the connection that is kept to call a member.
+type kept struct {
+	conn  *grpc.ClientConn
+	calls int  // under way; guarded by port.mu
+	gone  bool // nobody new may use it; guarded by port.mu
+}
+
 // Invoke calls method of member id.
 func (p *Port) Invoke(ctx context.Context, id uint64, method string, req, resp proto.Message) error {
-	c, err := p.caller(id)
+	k, err := p.hold(id)
 	if err != nil {
 		return err
 	}
-	return c.Invoke(ctx, method, req, resp)
+	defer p.release(k)
+	return k.conn.Invoke(ctx, method, req, resp)
 }
 
-// caller is the kept connection to a member.
-func (p *Port) caller(id uint64) (*grpc.ClientConn, error) {
+// hold is the kept connection to a member, for one call; release ends it.
+func (p *Port) hold(id uint64) (*kept, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, net.ErrClosed
 	}
-	if c := p.callers[id]; c != nil {
-		return c, nil
+	k := p.callers[id]
+	if k == nil {
+		conn, err := client(func(ctx context.Context, _ string) (net.Conn, error) {
+			c, _, err := p.dial(ctx, Call, id, p.cfg.Where(id))
+			return c, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		k = &kept{conn: conn}
+		p.callers[id] = k
 	}
-	c, err := client(func(ctx context.Context, _ string) (net.Conn, error) {
-		c, _, err := p.dial(ctx, Call, id, p.cfg.Where(id))
-		return c, err
-	})
-	if err == nil {
-		p.callers[id] = c
-	}
-	return c, err
+	k.calls++
+	return k, nil
 }
 
-// Forget closes the connection that is kept to call a member.
+func (p *Port) release(k *kept) {
+	p.mu.Lock()
+	k.calls--
+	last := k.gone && k.calls == 0
+	p.mu.Unlock()
+	if last {
+		_ = k.conn.Close()
+	}
+}
+
+// Forget forgets a member that is none any more. The kept connection closes when
+// the calls under way have their answers: the removal itself may be one of them.
 func (p *Port) Forget(id uint64) {
 	p.mu.Lock()
-	c := p.callers[id]
+	k := p.callers[id]
 	delete(p.callers, id)
+	delete(p.links, id)
+	idle := false
+	if k != nil {
+		k.gone, idle = true, k.calls == 0
+	}
 	p.mu.Unlock()
-	if c != nil {
-		_ = c.Close()
+	if idle {
+		_ = k.conn.Close()
 	}
 }
 

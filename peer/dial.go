@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -85,7 +84,9 @@ func (p *Port) dial(ctx context.Context, why Purpose, to uint64, addrs []string)
 			return r.conn, r.answer, nil
 		}
 	}
-	return nil, nil, oneOf(errs)
+	err := oneOf(errs)
+	p.unreached(to, err)
+	return nil, nil, err
 }
 
 // oneOf prefers what another member said over what the network did.
@@ -130,6 +131,9 @@ func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) o
 		}
 		_ = c.Close()
 		return outcome{err: fmt.Errorf("%s: %w", addr, err)}
+	}
+	if to != 0 {
+		p.join(c, to)
 	}
 	return outcome{c, answer, nil}
 }
@@ -178,21 +182,22 @@ var (
 	ErrOtherToken = errors.New("peer: the other side has another token, or none")
 	errNoToken    = fmt.Errorf("%w: it speaks without TLS", ErrOtherToken)
 	errToken      = fmt.Errorf("%w: it speaks TLS, this member does not", ErrOtherToken)
-	// errSilent is all that shows of a token if only the other side has one.
-	errSilent = errors.New("peer: the connection was closed without an answer: the other side is stopping, or one of the two has a token and the other has none")
+	// ErrSilent is all that shows of a token if only the other side has one.
+	ErrSilent = errors.New("peer: the connection was closed without an answer: the other side is stopping, or one of the two has a token and the other has none")
 )
 
 // tokenError recognises what TLS says when tokens differ.
 func tokenError(err error) error {
 	var (
 		plain tls.RecordHeaderError
+		cert  *tls.CertificateVerificationError
 		op    *net.OpError
 	)
 	switch {
 	case errors.Is(err, ErrOtherToken):
 		return err
-	case errors.As(err, &plain), strings.Contains(err.Error(), "another token"),
-		errors.As(err, &op) && op.Op == "remote error": // crypto/tls: an alert from the other side
+	case errors.As(err, &plain), errors.As(err, &cert),
+		errors.As(err, &op) && op.Op == "remote error": // an alert from the other side; crypto/tls has no type for it but with QUIC
 		return fmt.Errorf("%w (%w)", ErrOtherToken, err)
 	}
 	return err
@@ -202,7 +207,7 @@ func tokenError(err error) error {
 func silenceError(err error) error {
 	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {
-			return fmt.Errorf("%w (%w)", errSilent, err)
+			return fmt.Errorf("%w (%w)", ErrSilent, err)
 		}
 	}
 	return err

@@ -17,14 +17,15 @@ const (
 	noticesKept = 256
 )
 
-// Notice is something that an operator should know about a connection.
+// Notice is something that an operator should know about the way to others.
 type Notice struct {
 	Time time.Time `json:"time"` // when it last happened
 	Text string    `json:"text"`
 }
 
-// notices remembers what was said lately.
-type notices struct {
+// Notices remembers what was said lately. The zero value is ready; all methods
+// may be called concurrently.
+type Notices struct {
 	mu   sync.Mutex // guards last
 	last map[string]*notice
 }
@@ -34,8 +35,9 @@ type notice struct {
 	said time.Time
 }
 
-// due notes that something happened, and reports whether it is time to say so.
-func (n *notices) due(key, msg string, args []any) bool {
+// Add notes that something happened, with args as those of a log line, and
+// reports whether it is time to log it. What has the same key is the same thing.
+func (n *Notices) Add(key, msg string, args ...any) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now()
@@ -55,7 +57,8 @@ func (n *notices) due(key, msg string, args []any) bool {
 	return true
 }
 
-func (n *notices) recent() []Notice {
+// Recent lists what happened lately, the newest first.
+func (n *Notices) Recent() []Notice {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []Notice

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -18,7 +19,7 @@ import (
 // greetPatience bounds TLS and the greeting, on both sides.
 const greetPatience = 5 * time.Second
 
-// Config wires a Port. All fields but Logger and TLS are needed.
+// Config wires a Port. All fields but TLS, Notices and Logger are needed.
 type Config struct {
 	Listeners []net.Listener // the port owns them
 	TLS       *tls.Config    // for both directions; nil: plain
@@ -36,8 +37,11 @@ type Config struct {
 	// Refused, if set, hears that another member does not want us.
 	Refused func(*Refusal)
 	// Gone, if set, hears that a raft stream of member id broke.
-	Gone   func(id uint64)
-	Logger *slog.Logger
+	Gone func(id uint64)
+	// Notices takes what is said about connections that came to nothing; nil: the
+	// port has its own.
+	Notices *Notices
+	Logger  *slog.Logger
 }
 
 // Stats counts since the start.
@@ -63,12 +67,11 @@ type Port struct {
 
 	refused, foreign, sent, received atomic.Int64
 
-	said notices
-
 	// mu guards the fields below.
 	mu      sync.Mutex
 	open    map[*conn]struct{} // all connections, both ways
-	callers map[uint64]*grpc.ClientConn
+	callers map[uint64]*kept
+	links   map[uint64]*link // what is counted of members
 	closed  bool
 }
 
@@ -77,11 +80,14 @@ func Open(cfg Config) *Port {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Notices == nil {
+		cfg.Notices = new(Notices)
+	}
 	p := &Port{
 		cfg: cfg, log: cfg.Logger,
 		raft: make(chan net.Conn), calls: make(chan net.Conn),
 		open:    make(map[*conn]struct{}),
-		callers: make(map[uint64]*grpc.ClientConn),
+		callers: make(map[uint64]*kept), links: make(map[uint64]*link),
 	}
 	p.ctx, p.quit = context.WithCancel(context.Background())
 	p.grpc = newServer(cfg.Services)
@@ -111,8 +117,8 @@ func (p *Port) Close() error {
 			open = append(open, c)
 		}
 		p.mu.Unlock()
-		for _, c := range callers {
-			_ = c.Close()
+		for _, k := range callers {
+			_ = k.conn.Close()
 		}
 		for _, c := range open {
 			_ = c.Close()
@@ -204,15 +210,45 @@ func (p *Port) welcome(c *conn) error {
 	p.mu.Lock()
 	c.who = hello
 	p.mu.Unlock()
+	if hello.Purpose != Ask {
+		p.join(c, hello.ID)
+	}
 	return c.SetDeadline(time.Time{})
 }
 
-// listen hears who calls.
+// listen hears who calls. Who comes with TLS to a member without a token, or
+// without to one with a token, is told so by an alert of TLS, which both can read.
 func (p *Port) listen(c *conn) (Hello, error) {
-	if err := p.serveTLS(c); err != nil {
-		return Hello{}, tokenError(err)
+	raw := c.Conn
+	err := p.serveTLS(c)
+	if err != nil {
+		err = tokenError(err)
 	}
-	return readHello(c)
+	var h Hello
+	if err == nil {
+		h, err = readHello(c)
+	}
+	if errors.Is(err, errToken) || errors.Is(err, errNoToken) {
+		alert(raw)
+	}
+	return h, err
+}
+
+// alertPatience is how long the other side may take to read an alert.
+const alertPatience = time.Second
+
+// alert says, as TLS does, that there will be no handshake. It reads on until
+// the other side has closed, or has had its time: closing with bytes unread
+// would reset the connection, and the alert might be lost.
+func alert(raw net.Conn) {
+	_ = raw.SetDeadline(time.Now().Add(alertPatience))
+	const fatal, handshakeFailure = 2, 40 // RFC 8446, section 6
+	if _, err := raw.Write([]byte{tlsAlert, tlsMajor, 3, 0, 2, fatal, handshakeFailure}); err != nil {
+		return
+	}
+	if t, ok := raw.(*net.TCPConn); ok && t.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, raw, 64<<10)
+	}
 }
 
 // hostOf is the address without the port: that is another one at each attempt.
@@ -253,14 +289,14 @@ func (p *Port) serveTLS(c *conn) error {
 
 // say logs a line about a remote, each at most once a minute.
 func (p *Port) say(key, msg string, args ...any) {
-	if p.said.due(key, msg, args) {
+	if p.cfg.Notices.Add(key, msg, args...) {
 		p.log.Warn(msg, args...)
 	}
 }
 
-// Notices lists what was said lately about connections that came to nothing,
-// the newest first.
-func (p *Port) Notices() []Notice { return p.said.recent() }
+// Notices lists what happened lately that an operator should know, the newest
+// first.
+func (p *Port) Notices() []Notice { return p.cfg.Notices.Recent() }
 
 // track makes raw one of the open connections, to a member that we call if to
 // is not 0; nil if the port is closed.
@@ -286,8 +322,12 @@ func (p *Port) Moved(id uint64) {
 			old = append(old, c)
 		}
 	}
+	k := p.callers[id]
+	delete(p.callers, id) // it may be waiting to try the old address again
 	p.mu.Unlock()
-	p.Forget(id) // it may be waiting to try the old address again
+	if k != nil {
+		_ = k.conn.Close()
+	}
 	for _, c := range old {
 		_ = c.Close()
 	}
@@ -300,6 +340,7 @@ type conn struct {
 	port *Port
 	who  Hello  // the caller, on the receiving side, once it is welcome
 	to   uint64 // the member called, on the calling side
+	link *link  // with a member; nil before the greeting, and with those that only ask
 }
 
 // wrap puts TLS around the connection.
@@ -313,6 +354,7 @@ func (c *conn) wrap(t *tls.Conn) {
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.port.received.Add(int64(n))
+	c.link.read(n, err)
 	if err != nil && c.who.Purpose == Raft && !isTimeout(err) && c.port.cfg.Gone != nil && c.port.ctx.Err() == nil {
 		c.port.cfg.Gone(c.who.ID)
 	}
@@ -323,12 +365,18 @@ func (c *conn) Read(b []byte) (int, error) {
 func (c *conn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
 	c.port.sent.Add(int64(n))
+	c.link.wrote(n, err)
 	return n, err
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.port.mu.Lock()
+	if _, open := c.port.open[c]; open && c.link != nil {
+		if c.link.conns--; c.link.conns == 0 {
+			c.link.lost++
+		}
+	}
 	delete(c.port.open, c)
 	stream := c.Conn
 	c.port.mu.Unlock()

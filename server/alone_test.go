@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -17,27 +16,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
-
-// startThree starts three members that found a cluster together.
-func startThree(t *testing.T) [3]*member {
-	t.Helper()
-	var cfgs [3]Config
-	var founders []string
-	for i := range cfgs {
-		cfgs[i] = newConfig(t)
-		cfgs[i].Name = fmt.Sprint("m", i+1)
-		founders = append(founders, cfgs[i].Name+"="+cfgs[i].AdvertisePeerURLs[0])
-	}
-	var members [3]*member
-	var wg sync.WaitGroup
-	for i, cfg := range cfgs {
-		cfg.InitialCluster = strings.Join(founders, ",")
-		// Owner: this call.
-		wg.Go(func() { members[i] = start(t, cfg) })
-	}
-	wg.Wait()
-	return members
-}
 
 // crashImage copies what kill -9 would leave of a member: the database first,
 // then the log, which goes on growing meanwhile.
@@ -91,7 +69,7 @@ func TestServesAlone(t *testing.T) {
 	members := startThree(t)
 	m := members[0]
 	m.put("k", "v")
-	cluster := m.dir.id.cluster()
+	cluster := m.dir.now().cluster()
 	cfg := m.cfg
 	cfg.DataDir = crashImage(t, cfg.DataDir)
 	for _, m := range members {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -68,8 +69,9 @@ func parseHex(s string) uint64 {
 // dataDir is an opened data directory.
 type dataDir struct {
 	path string
-	id   identity
 	lock *os.File
+	mu   sync.Mutex // guards id once keep may be called
+	id   identity
 }
 
 // inspectDataDir refuses a directory that is not ours, touching nothing.
@@ -227,8 +229,17 @@ func (d *dataDir) keep(now cluster.Identity) error {
 	if err := writeIdentity(d.path, id); err != nil {
 		return err
 	}
+	d.mu.Lock()
 	d.id = id
+	d.mu.Unlock()
 	return nil
+}
+
+// now is the present identity, also while keep changes it.
+func (d *dataDir) now() identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.id
 }
 
 // mintID returns a random ID that is never 0, which means "none".

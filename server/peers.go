@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/api"
+	"limpet/api/ops"
 	"limpet/cluster"
 	"limpet/discovery"
 	"limpet/peer"
@@ -31,9 +33,9 @@ const (
 	// metrics by habit.
 	gossipPort = "2382"
 	beaconPort = 2383
-	// raftPool is how many idle raft streams to a member are kept: replication,
-	// heartbeats and hints at a time.
-	raftPool = 3
+	// raftPool is how many idle raft streams to a member are kept: raft's own
+	// replication and heartbeats, what is sent ahead, and questions before reads.
+	raftPool = 4
 )
 
 // peerListeners opens the port for other members. With a token and nothing
@@ -112,7 +114,7 @@ func (c *Config) memberTLS(id uint64) (*tls.Config, error) {
 
 // openPeers opens what this member needs to meet others, and its standing.
 func (s *Server) openPeers(context.Context) error {
-	tlsConfig, err := s.cfg.memberTLS(s.dir.id.member())
+	tlsConfig, err := s.cfg.memberTLS(s.dir.now().member())
 	if err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (s *Server) openPeers(context.Context) error {
 		return err
 	}
 	s.local = cluster.New(cluster.Config{
-		Identity: s.dir.id.standing(), Keep: s.dir.keep, Begun: last > 0,
+		Identity: s.dir.id.standing(), Keep: s.dir.keep, Logged: last,
 		Name: s.cfg.memberName(), Version: s.cfg.Version, Format: raftfsm.EntryFormat,
 		PeerURLs: s.cfg.fixedPeerURLs(), ClientURLs: s.cfg.fixedClientURLs(), ClientPort: s.cfg.clientPort(),
 		Scheme: scheme, PeerPort: port,
@@ -143,7 +145,7 @@ func (s *Server) openPeers(context.Context) error {
 	s.port = peer.Open(peer.Config{
 		Listeners: s.peers, TLS: tlsConfig,
 		Self: s.local.Hello, Admit: s.local.Admit, Where: s.local.Where, Refused: s.local.Refused,
-		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Logger: s.log,
+		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Notices: &s.notices, Logger: s.log,
 	})
 	s.local.Use(s.port)
 	return nil
@@ -196,28 +198,36 @@ func (s *Server) openGossip(roster *cluster.Roster) (err error) {
 	}
 	s.gossip, err = discovery.Open(discovery.Config{
 		Bind: bind, Advertise: advertise, Key: key, Label: "limpet",
-		Self:     discovery.Info{ID: s.dir.id.member(), Instance: roster.Instance(), Name: s.cfg.memberName(), Version: s.cfg.Version},
+		Self:     discovery.Info{ID: s.dir.now().member(), Instance: roster.Instance(), Name: s.cfg.memberName(), Version: s.cfg.Version},
 		Logger:   s.log,
-		OnChange: func() { s.heard() }, OnConflict: s.conflict,
+		OnChange: func() { s.heard() }, OnConflict: s.conflict, OnComplaint: s.complaint,
 	})
 	if err != nil || key == nil {
 		return err
 	}
+	s.openBeacon(bind)
+	return nil
+}
+
+// openBeacon opens the beacon, unless gossip stays on this machine. It is one
+// way to find others of several.
+func (s *Server) openBeacon(bind string) {
 	host, _, _ := net.SplitHostPort(bind)
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-		return nil
+		return
 	}
-	s.beacon, err = discovery.OpenBeacon(discovery.BeaconConfig{
+	beacon, err := discovery.OpenBeacon(discovery.BeaconConfig{
 		Port: beaconPort, Key: s.cfg.secret.BeaconKey(),
 		Self:   func() []string { return []string{s.gossip.Addr()} },
 		Logger: s.log,
 	})
-	if err != nil {
-		// Another member on this machine has it, say. It is one way of several.
-		s.log.Warn("members on the local network cannot be found without help", "error", err)
-		s.beacon, err = nil, nil
+	if err != nil { // another member on this machine has the port, say
+		const text = "members on the local network cannot be found without help"
+		s.notices.Add("beacon", text, "error", err)
+		s.log.Warn(text, "error", err)
+		return
 	}
-	return err
+	s.beacon = beacon
 }
 
 // gossipBeside is the advertised peer host, if it is an address, with the port
@@ -265,10 +275,20 @@ func (s *Server) followMoves(done <-chan struct{}) {
 	}
 }
 
+// complaint hears what gossip has logged about a remote: status shows it, too.
+func (s *Server) complaint(remote, advice string) {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	s.notices.Add("gossip "+host+" "+advice, advice, "remote", remote)
+}
+
 // conflict hears of two processes with one ID.
 func (s *Server) conflict(id uint64, here, there string) {
+	s.notices.Add("conflict "+there, "two processes run with the same data directory, or a copy of it", "member", fmt.Sprintf("%x", id), "here", here, "there", there)
 	s.log.Error("two processes run with the same data directory, or a copy of it", "member", fmt.Sprintf("%x", id), "here", here, "there", there)
-	if id != s.dir.id.member() {
+	if id != s.dir.now().member() {
 		return
 	}
 	select {
@@ -305,7 +325,7 @@ func (s *Server) gone(id uint64) {
 		}
 		rank := 0
 		for _, srv := range s.node.Servers() {
-			if srv.Voter && srv.ID != id && srv.ID < s.dir.id.member() {
+			if srv.Voter && srv.ID != id && srv.ID < s.dir.now().member() {
 				rank++
 			}
 		}
@@ -370,6 +390,24 @@ type stream struct{ *peer.Stream }
 // Dial implements raft.StreamLayer.
 func (s stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	return s.Stream.Dial(string(address), timeout)
+}
+
+// images counts the databases that raft sends to members that are far behind.
+type images struct {
+	*raft.NetworkTransport
+	counted *ops.Images
+}
+
+// InstallSnapshot implements raft.Transport.
+func (i images) InstallSnapshot(id raft.ServerID, at raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	to, err := strconv.ParseUint(string(id), 16, 64)
+	if err != nil {
+		return fmt.Errorf("send an image to %q: %w", id, err)
+	}
+	sent := i.counted.Send(to)
+	err = i.NetworkTransport.InstallSnapshot(id, at, req, resp, data)
+	sent(err == nil && resp.Success)
+	return err
 }
 
 // leadMethods are the calls that only the leader answers. They may come before

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type Server struct {
 	beacon  *discovery.Beacon // nil: there is none
 	local   *cluster.Local
 	port    *peer.Port
+	notices peer.Notices // of port and gossip
 	raft    *raft.NetworkTransport
 	node    *raftfsm.Node
 	hub     *watch.Hub
@@ -134,7 +136,7 @@ func (s *Server) serve(context.Context) error {
 		s.log.Debug("memory of the start was not given back", "error", err)
 	}
 	close(s.serving)
-	s.log.Info("ready to serve client requests", "member", s.dir.id.MemberID, "cluster", s.dir.id.ClusterID,
+	s.log.Info("ready to serve client requests", "member", s.dir.now().MemberID, "cluster", strconv.FormatUint(s.clusterID(), 16),
 		"name", s.local.Hello().Name, "client-urls", s.cfg.ListenClientURLs, "revision", s.store.Rev())
 	return nil
 }

@@ -27,11 +27,11 @@ const raftTimeout = 10 * time.Second
 // store up to date.
 func (s *Server) openState(start *cluster.Start) (err error) {
 	began := time.Now()
-	if err := raftfsm.AdoptFile(s.dir.file(raftDirName), s.dir.file(databaseName), s.dir.id.member()); err != nil {
+	if err := raftfsm.AdoptFile(s.dir.file(raftDirName), s.dir.file(databaseName), s.dir.now().member()); err != nil {
 		return err
 	}
 	s.store, err = sqlstore.Open(sqlstore.Config{
-		Path: s.dir.file(databaseName), Owner: s.dir.id.member(), Logger: s.log, Observe: s.metrics.StoreObserver(),
+		Path: s.dir.file(databaseName), Owner: s.dir.now().member(), Logger: s.log, Observe: s.metrics.StoreObserver(),
 	})
 	if err != nil {
 		return err
@@ -48,16 +48,26 @@ func (s *Server) openState(start *cluster.Start) (err error) {
 		Timeout: raftTimeout, Logger: raftfsm.NewRaftLogger(s.log),
 	})
 	s.node, err = raftfsm.Open(raftfsm.Config{
-		Dir: s.dir.file(raftDirName), MemberID: s.dir.id.member(), Bootstrap: start.Bootstrap,
-		Store: s.store, Transport: s.raft, Peers: s.local,
+		Dir: s.dir.file(raftDirName), MemberID: s.dir.now().member(), Bootstrap: start.Bootstrap,
+		Store: s.store, Transport: images{s.raft, s.metrics.Images}, Peers: s.local,
 		ElectionTimeout: s.cfg.Election, HeartbeatTimeout: s.cfg.Election,
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
 		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount, MaxLogBytes: s.cfg.MaxLogBytes,
 		Logger:   s.log,
-		OnCommit: s.hub.Notify, OnJump: s.hub.Jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
+		OnCommit: s.hub.Notify, OnJump: s.jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
 		Observe: s.metrics.RaftObserver(),
 	})
 	return err
+}
+
+// jumped hears that the leader's database has taken the place of ours.
+func (s *Server) jumped() {
+	s.hub.Jumped()
+	select {
+	case <-s.built: // s.node is there
+		s.metrics.Images.Received(s.node.Leader())
+	default:
+	}
 }
 
 func (s *Server) effects(e txn.Effects) {
@@ -92,7 +102,7 @@ func (s *Server) led(leading bool) {
 // build makes the services.
 func (s *Server) build() {
 	s.api = api.New(api.Config{
-		ClusterID: s.dir.id.cluster(), MemberID: s.dir.id.member(),
+		ClusterID: s.clusterID, MemberID: s.dir.now().member(),
 		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Lead: s.local.CallLeader,
 		RelaxedReconfig: !s.cfg.StrictReconfig, MaxLearners: s.cfg.MaxLearners,
 		MaxTxnOps: s.cfg.MaxTxnOps, MaxRequestBytes: s.cfg.MaxRequestBytes, QuotaBytes: s.cfg.QuotaBytes,
@@ -102,7 +112,7 @@ func (s *Server) build() {
 	s.streams = api.NewStreams(s.api)
 	s.metrics.Watch(ops.Sources{
 		Store: s.store, Node: s.node, Hub: s.hub,
-		MemberID: s.dir.id.member(), QuotaBytes: s.cfg.QuotaBytes, Version: s.cfg.Version,
+		MemberID: s.dir.now().member(), QuotaBytes: s.cfg.QuotaBytes, Version: s.cfg.Version, Peer: s.port.Figures,
 	})
 	s.health = &ops.Health{
 		Alarms: s.alarms, HasLeader: func() bool { return s.node.Leader() != 0 },
@@ -110,6 +120,15 @@ func (s *Server) build() {
 		Logger: s.log, Metrics: s.metrics,
 	}
 	s.buildGRPC()
+}
+
+// clusterID is the cluster's ID as it was agreed on. A founder that came first may
+// have named it otherwise than this member's data directory did at the start.
+func (s *Server) clusterID() uint64 {
+	if id := s.node.Membership().Cluster; id != 0 {
+		return id
+	}
+	return s.dir.now().cluster()
 }
 
 // runBackground starts what goes on until Stop.
@@ -133,6 +152,7 @@ func (s *Server) runBackground() {
 	s.wg.Go(func() { compactor.run(ctx) })
 	s.wg.Go(func() { memtune.Run(ctx) })
 	s.wg.Go(func() { s.local.Run(ctx) })
+	s.wg.Go(func() { s.local.Probe(ctx) })
 	if s.gossip != nil {
 		s.wg.Go(func() { s.followMoves(ctx.Done()) })
 	}

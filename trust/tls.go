@@ -88,8 +88,16 @@ func (t Token) MemberTLS(id uint64) (*tls.Config, error) {
 	}, nil
 }
 
-// verify runs at the end of each handshake, on both sides.
+// verify runs at the end of each handshake, on both sides. Its error is of the
+// type that crypto/tls has for this.
 func (a *authority) verify(s tls.ConnectionState) error {
+	if err := a.judge(s); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: s.PeerCertificates, Err: err}
+	}
+	return nil
+}
+
+func (a *authority) judge(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) == 0 {
 		return ErrNotMember
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"limpet/api"
+	"limpet/peer"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
 	"limpet/txn"
@@ -28,6 +29,7 @@ type Sources struct {
 	MemberID   uint64
 	QuotaBytes int64
 	Version    string // limpet's own
+	Peer       func(id uint64) *peer.Figures
 }
 
 // Metrics is the member's registry. It is made before the parts it looks at;
@@ -36,6 +38,7 @@ type Metrics struct {
 	Registry *prometheus.Registry
 	API      *api.Metrics
 	Traffic  *Traffic
+	Images   *Images
 
 	HealthSuccess, HealthFailures prometheus.Counter
 	checks                        *prometheus.GaugeVec
@@ -60,7 +63,7 @@ type Metrics struct {
 // NewMetrics returns a registry with Go's and the process's own metrics.
 func NewMetrics() *Metrics {
 	reg := prometheus.NewRegistry()
-	m := &Metrics{Registry: reg, API: api.NewMetrics(reg), Traffic: &Traffic{}}
+	m := &Metrics{Registry: reg, API: api.NewMetrics(reg), Traffic: &Traffic{}, Images: newImages()}
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -203,10 +206,7 @@ func (m *Metrics) infos() {
 		g.WithLabelValues(i.value).Set(1)
 		m.Registry.MustRegister(g)
 	}
-	peers := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "etcd_network_known_peers", Help: "The current number of known peers."}, []string{"Local", "Remote"})
-	self := strconv.FormatUint(m.src.MemberID, 16)
-	peers.WithLabelValues(self, self).Set(1)
-	m.Registry.MustRegister(peers)
+	m.Registry.MustRegister(newPeers(&m.src, m.Images))
 	features := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "etcd_server_feature_enabled", Help: "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
 	}, []string{"name", "stage"})
