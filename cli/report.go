@@ -66,6 +66,9 @@ func printReport(w io.Writer, r *cluster.Report) error {
 	if len(r.Members) > 0 {
 		printMembers(w, r)
 	}
+	if who := holdsBack(r.Members); who != "" {
+		_, _ = fmt.Fprintf(w, "the log keeps an older format until these are upgraded: %s\n", who)
+	}
 	for _, o := range r.Others {
 		_, _ = fmt.Fprintf(w, "in sight, not of this cluster: %s\n", o)
 	}
@@ -74,6 +77,21 @@ func printReport(w io.Writer, r *cluster.Report) error {
 	}
 	_, err := fmt.Fprintln(w)
 	return err
+}
+
+// holdsBack names the members that read no newer log entries, if others do.
+func holdsBack(members []cluster.MemberReport) string {
+	newest := 0
+	for _, m := range members {
+		newest = max(newest, m.Format)
+	}
+	var out []string
+	for _, m := range members {
+		if m.Role != "not started" && m.Format < newest {
+			out = append(out, fmt.Sprintf("%s (%s)", m.Name, m.Version))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func printMembers(w io.Writer, r *cluster.Report) {
