@@ -79,6 +79,9 @@ type Process struct {
 	path string
 }
 
+// Use has the program at path be launched from now on, in place of another version of it.
+func (p *Process) Use(path string) { p.path = path }
+
 // enterGroup is a shell script that becomes the program after it has entered a control group: what
 // the program does first is throttled, too.
 const enterGroup = `echo $$ >"$0" && exec "$@"`

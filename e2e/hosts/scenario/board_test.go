@@ -68,6 +68,26 @@ func (c *Cluster) enlist(count int) []*Member {
 	return c.members
 }
 
+// foundAny starts the first three members of either program: they name each other, or expect so many.
+func (c *Cluster) foundAny() []*Member {
+	c.t.Helper()
+	return c.foundMany(founders)
+}
+
+func (c *Cluster) foundMany(count int) []*Member {
+	c.t.Helper()
+	b := c.enlist(count)
+	for _, m := range b {
+		m.founding = true
+		if c.Program.FindsMembers {
+			m.Process.Env, m.Way = []string{withToken}, []string{fmt.Sprintf("--bootstrap-expect=%d", count)}
+		}
+		m.Start()
+	}
+	c.voters(b...)
+	return b
+}
+
 // command runs a limpet command on m's host, as its user would.
 func (m *Member) command(args ...string) proc.Result {
 	m.cluster.t.Helper()

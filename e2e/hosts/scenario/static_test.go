@@ -19,18 +19,6 @@ var staticWays = []tale{
 	{"PrintedCommand", static, 4, printedCommand},
 }
 
-// found starts the first three members, which name each other.
-func (c *Cluster) found() []*Member {
-	c.t.Helper()
-	b := c.enlist(founders)
-	for _, m := range b {
-		m.founding = true
-		m.Start()
-	}
-	c.voters(b...)
-	return b
-}
-
 // staticInOrder starts members that name each other, each once those before it have said whom they
 // miss.
 func staticInOrder(t *testing.T, c *Cluster, order [founders]int) {
@@ -54,7 +42,7 @@ var announced = regexp.MustCompile(`(?m)^(ETCD_[A-Z_]+)="(.*)"$`)
 
 // staticAdded starts a fourth member with what etcdctl member add prints, and nothing else.
 func staticAdded(t *testing.T, c *Cluster, how ...string) {
-	b := c.found()
+	b := c.foundAny()
 	s := begin(t, c)
 	added := c.spares[0]
 	// The peer port is the default, so that the variables printed are enough.
@@ -117,7 +105,7 @@ func (s *story) promoted(via, learner *Member) {
 
 // printedCommand runs what limpet member add says that one is to run.
 func printedCommand(t *testing.T, c *Cluster) {
-	b := c.found()
+	b := c.foundAny()
 	s := begin(t, c)
 	added := c.spares[0]
 	said := s.announce(b[2], "member", "add", "--peer-urls="+added.PeerURL(), added.Name)

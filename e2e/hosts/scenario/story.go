@@ -25,6 +25,7 @@ const (
 type story struct {
 	*Cluster
 	t        *testing.T
+	from     int64 // the revision that the story begins after
 	ledger   *witness.Ledger
 	load     *witness.Load
 	watchers []watcher
@@ -39,7 +40,13 @@ type watcher struct {
 // begin starts the load and the watchers, and returns once writes are acknowledged.
 func begin(t *testing.T, c *Cluster) *story {
 	t.Helper()
-	s := &story{Cluster: c, t: t, ledger: witness.NewLedger(witnessed)}
+	return beginAfter(t, c, 1)
+}
+
+// beginAfter begins a story at a revision, where what lies before is not told any more.
+func beginAfter(t *testing.T, c *Cluster, from int64) *story {
+	t.Helper()
+	s := &story{Cluster: c, t: t, from: from, ledger: witness.NewLedger(witnessed)}
 	if c.Members()[0].ShortLog {
 		s.ledger.Padding = padding
 	}
@@ -49,7 +56,7 @@ func begin(t *testing.T, c *Cluster) *story {
 		s.watch(m, true)
 	}
 	// It leaves resuming to the client library, and sees a part of the keys.
-	s.watchers = append(s.watchers, watcher{witness.NewWatcher("at any member", c.Client(), witnessed+"03", false), nil})
+	s.watchers = append(s.watchers, watcher{witness.NewWatcher("at any member", c.Client(), witnessed+"03", from, false), nil})
 	t.Cleanup(func() {
 		for _, w := range s.watchers {
 			w.Stop()
@@ -66,7 +73,7 @@ func begin(t *testing.T, c *Cluster) *story {
 func (s *story) watch(m *Member, requireLeader bool) {
 	s.t.Helper()
 	name := fmt.Sprintf("at %s (leader required: %v)", m.Name, requireLeader)
-	s.watchers = append(s.watchers, watcher{witness.NewWatcher(name, s.Client(m), witnessed, requireLeader), m})
+	s.watchers = append(s.watchers, watcher{witness.NewWatcher(name, s.Client(m), witnessed, s.from, requireLeader), m})
 }
 
 // goesOn waits until some more writes were acknowledged.
@@ -124,10 +131,10 @@ func (s *story) end() {
 	s.t.Logf("%s; the history goes to revision %d", s.ledger.Summary(), to)
 }
 
-// history is what m tells of everything up to revision to, and must tell of the state then.
+// history is what m tells of everything from the story's beginning to revision to, and must tell of the state then.
 func (s *story) history(ctx context.Context, m *Member, to int64) *witness.History {
 	s.t.Helper()
-	h, wrong, err := witness.ReadHistory(ctx, m.Conn, to)
+	h, wrong, err := witness.ReadHistory(ctx, m.Conn, s.from, to)
 	if err != nil {
 		s.t.Fatalf("history of %s: %v", m.Name, err)
 	}

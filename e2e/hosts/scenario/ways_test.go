@@ -13,8 +13,6 @@ import (
 	"limpet/e2e/proc"
 )
 
-const expectFive = "--bootstrap-expect=5"
-
 // flashed is limpet with a configuration file, and no name but the host's.
 var flashed = Program{
 	Kind:      proc.Limpet,
@@ -135,11 +133,7 @@ func expectInOrder(t *testing.T, c *Cluster, order [founders]int) {
 
 // expectAllFive has two of five boards die at once.
 func expectAllFive(t *testing.T, c *Cluster) {
-	b := c.enlist(5)
-	for _, m := range b {
-		m.comes(expectFive)
-	}
-	c.voters(b...)
+	b := c.foundMany(5)
 	s := begin(t, c)
 	s.needs(b[4])
 	s.end()
@@ -147,11 +141,7 @@ func expectAllFive(t *testing.T, c *Cluster) {
 
 // laterBoards adds a fourth and a fifth board under load. With five, two may die.
 func laterBoards(t *testing.T, c *Cluster) {
-	b := c.enlist(3)
-	for _, m := range b {
-		m.comes(expectThree)
-	}
-	c.voters(b...)
+	b := c.foundAny()
 	s := begin(t, c)
 	for len(c.spares) > 0 {
 		later := c.spares[0]

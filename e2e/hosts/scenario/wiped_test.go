@@ -16,17 +16,6 @@ var wiped = []tale{
 	{"ReadsAlone", board, 3, readsAlone},
 }
 
-// foundAny starts the first three members of either program.
-func (c *Cluster) foundAny() []*Member {
-	c.t.Helper()
-	for _, m := range c.spares[:founders] {
-		if c.Program.FindsMembers {
-			m.Process.Env, m.Way = []string{withToken}, []string{expectThree}
-		}
-	}
-	return c.found()
-}
-
 // oneWiped empties a follower's disk.
 func oneWiped(t *testing.T, c *Cluster) {
 	c.foundAny()

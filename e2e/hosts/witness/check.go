@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
@@ -95,6 +96,72 @@ func (l *Ledger) checkWritesLocked(h *History) []string {
 		wrong = append(wrong, fmt.Sprintf("%v was acknowledged at revision %d and is not in the history", acked[rev], rev))
 	}
 	return wrong
+}
+
+// CheckKept lists acknowledged writes that a state, which came after all of them, does not follow
+// from. It sees the newest write of each key; no client may be calling.
+func (l *Ledger) CheckKept(kvs []*mvccpb.KeyValue) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	newest, maybe := l.byKeyLocked()
+	held := map[string]*mvccpb.KeyValue{}
+	for _, kv := range kvs {
+		if strings.HasPrefix(string(kv.Key), l.prefix) {
+			held[string(kv.Key)] = kv
+			if newest[string(kv.Key)] == nil {
+				newest[string(kv.Key)] = new(stand) // nobody was told of it
+			}
+		}
+	}
+	var wrong []string
+	for _, key := range slices.Sorted(maps.Keys(newest)) {
+		if n, kv := newest[key], held[key]; !n.explains(kv) && !slices.ContainsFunc(maybe[key], func(e Effect) bool { return e.after(n.rev, kv) }) {
+			is := "gone"
+			if kv != nil {
+				is = fmt.Sprintf("%s of revision %d", kv.Value, kv.ModRevision)
+			}
+			wrong = append(wrong, fmt.Sprintf("%s is %s, acknowledged last was %+v at revision %d", key, is, n.effect, n.rev))
+		}
+	}
+	return wrong
+}
+
+// stand is what a key was left with at a revision; before its first write that is 0.
+type stand struct {
+	rev    int64
+	effect Effect
+}
+
+func (s *stand) explains(kv *mvccpb.KeyValue) bool {
+	if kv == nil {
+		return s.rev == 0 || s.effect.Deleted
+	}
+	return s.rev == kv.ModRevision && !s.effect.Deleted && s.effect.Value == string(kv.Value)
+}
+
+// after tells whether the effect, at a revision above rev, leaves kv.
+func (e Effect) after(rev int64, kv *mvccpb.KeyValue) bool {
+	if kv == nil {
+		return e.Deleted
+	}
+	return !e.Deleted && kv.ModRevision > rev && e.Value == string(kv.Value)
+}
+
+// byKeyLocked gives for each key the acknowledged write with the highest revision, and those that
+// nobody has answered.
+func (l *Ledger) byKeyLocked() (newest map[string]*stand, maybe map[string][]Effect) {
+	newest, maybe = map[string]*stand{}, map[string][]Effect{}
+	for _, c := range l.calls {
+		for _, e := range c.Effects {
+			switch n := newest[e.Key]; {
+			case !c.answered:
+				maybe[e.Key] = append(maybe[e.Key], e)
+			case c.changed && (n == nil || c.rev > n.rev):
+				newest[e.Key] = &stand{c.rev, e}
+			}
+		}
+	}
+	return newest, maybe
 }
 
 // effects groups events by revision.

@@ -20,23 +20,34 @@ type History struct {
 	states map[string][]*mvccpb.KeyValue // by key, in order of ModRevision; Version 0 marks a deletion
 }
 
-// newHistory is that of an empty store, which begins at revision 1.
-func newHistory() *History { return &History{To: 1, states: map[string][]*mvccpb.KeyValue{}} }
+// newHistory is that of a store which holds kvs at revision from. An empty one is at revision 1.
+func newHistory(from int64, kvs []*mvccpb.KeyValue) *History {
+	h := &History{To: from, states: map[string][]*mvccpb.KeyValue{}}
+	for _, kv := range kvs {
+		h.states[string(kv.Key)] = []*mvccpb.KeyValue{kv}
+	}
+	return h
+}
 
-// ReadHistory asks the member behind conn for everything up to revision to, which must have been
-// reached. The answer must keep the rules; wrong lists where it does not.
-func ReadHistory(ctx context.Context, conn *grpc.ClientConn, to int64) (h *History, wrong []string, err error) {
+// ReadHistory asks the member behind conn for the state at revision from and everything after it up
+// to revision to, which must have been reached. The answer must keep the rules; wrong lists where it
+// does not.
+func ReadHistory(ctx context.Context, conn *grpc.ClientConn, from, to int64) (h *History, wrong []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	first, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Revision: from})
+	if err != nil {
+		return nil, nil, fmt.Errorf("state at revision %d: %w", from, err)
+	}
 	stream, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	create := &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: 1, PrevKv: true, Fragment: true}
+	create := &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: from + 1, PrevKv: true, Fragment: true}
 	if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
 		return nil, nil, err
 	}
-	h = newHistory()
+	h = newHistory(from, first.Kvs)
 	for h.To < to {
 		resp, err := stream.Recv()
 		if err != nil {

@@ -103,8 +103,10 @@ func (c *client) call(ctx context.Context) (*Call, error) {
 	defer cancel()
 	kv := pb.NewKVClient(c.conns[c.turn%len(c.conns)])
 	switch n := c.rng.IntN(100); {
-	case n < 30:
-		return c.put(ctx, kv)
+	case n < 25:
+		return c.put(ctx, kv, c.key())
+	case n < 30: // a key of its own, which nobody writes again: it stays for CheckKept
+		return c.put(ctx, kv, "")
 	case n < 42:
 		return c.pair(ctx, kv)
 	case n < 55:
@@ -120,9 +122,12 @@ func (c *client) key() string {
 	return fmt.Sprintf("%s%02d", c.load.ledger.prefix, c.rng.IntN(loadKeys))
 }
 
-func (c *client) put(ctx context.Context, kv pb.KVClient) (*Call, error) {
-	key := c.key()
+// put puts a key; with an empty one, a new key.
+func (c *client) put(ctx context.Context, kv pb.KVClient, key string) (*Call, error) {
 	call := c.load.ledger.Begin("put", func(id int) []Effect {
+		if key == "" {
+			key = fmt.Sprintf("%sonce/%06d", c.load.ledger.prefix, id)
+		}
 		return []Effect{{Key: key, Value: fmt.Sprint(id) + strings.Repeat(".", c.load.ledger.Padding)}}
 	})
 	resp, err := kv.Put(ctx, putRequest(call.Effects[0]))

@@ -15,7 +15,7 @@ import (
 // rewatchPause keeps a Watcher from asking a member without a leader over and over.
 const rewatchPause = 50 * time.Millisecond
 
-// Watcher follows all keys below a prefix from revision 1 on. When its watch ends it starts another
+// Watcher follows all keys below a prefix. When its watch ends it starts another
 // where that one ended; until it ends, resuming is the client library's business.
 type Watcher struct {
 	name   string
@@ -31,14 +31,16 @@ type Watcher struct {
 	grown  chan struct{} // closed and replaced with every response
 }
 
-// NewWatcher starts a Watcher. One that requires a leader is told when there is none.
-func NewWatcher(name string, client *clientv3.Client, prefix string, requireLeader bool) *Watcher {
+// NewWatcher starts a Watcher of what comes after a revision. One that requires a leader is told when
+// there is none.
+func NewWatcher(name string, client *clientv3.Client, prefix string, after int64, requireLeader bool) *Watcher {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Watcher{
 		name:   name,
 		client: client,
 		prefix: prefix,
 		leader: requireLeader,
+		last:   after,
 		cancel: cancel,
 		done:   make(chan struct{}),
 		grown:  make(chan struct{}),

@@ -54,7 +54,7 @@ func (s *store) list() []*mvccpb.KeyValue {
 
 // history is what a member with these events tells, and what is wrong with it.
 func history(events ...*mvccpb.Event) (*History, []string) {
-	h := newHistory()
+	h := newHistory(1, nil)
 	var wrong []string
 	for _, e := range events {
 		wrong = append(wrong, h.add(e)...)
@@ -175,6 +175,67 @@ func TestCheck(t *testing.T) {
 			finds(t, l.Check(h), test.want)
 		})
 	}
+}
+
+// TestCheckKept compares what clients were told with the state alone.
+func TestCheckKept(t *testing.T) {
+	tests := []struct {
+		name  string
+		story func(l *Ledger, s *store)
+		want  string
+	}{
+		{"all is well", func(l *Ledger, s *store) {
+			l.Changed(l.Begin("put", put("k/a", "1")), s.put("k/a", "1"))
+			l.Changed(l.Begin("put", put("k/a", "2")), s.put("k/a", "2"))
+			l.Changed(l.Begin("put", put("k/b", "3")), s.put("k/b", "3"))
+			l.Changed(l.Begin("delete", deletion("k/b")), s.remove("k/b"))
+			s.put("other", "x")
+		}, ""},
+		{"acknowledged write lost", func(l *Ledger, _ *store) {
+			l.Changed(l.Begin("put", put("k/a", "1")), 2)
+		}, "k/a is gone"},
+		{"acknowledged deletion lost", func(l *Ledger, s *store) {
+			l.Changed(l.Begin("put", put("k/a", "1")), s.put("k/a", "1"))
+			l.Changed(l.Begin("delete", deletion("k/a")), s.rev+1)
+		}, "k/a is 1 of revision 2"},
+		{"an older value", func(l *Ledger, s *store) {
+			l.Changed(l.Begin("put", put("k/a", "1")), s.put("k/a", "1"))
+			l.Changed(l.Begin("put", put("k/a", "2")), s.rev+1)
+		}, "k/a is 1 of revision 2"},
+		{"unanswered writes took effect", func(l *Ledger, s *store) {
+			l.Changed(l.Begin("put", put("k/a", "1")), s.put("k/a", "1"))
+			l.Begin("put", put("k/a", "2"))
+			s.put("k/a", "2")
+			l.Changed(l.Begin("put", put("k/b", "3")), s.put("k/b", "3"))
+			l.Begin("delete", deletion("k/b"))
+			s.remove("k/b")
+			l.Begin("put", put("k/c", "4"))
+			s.put("k/c", "4")
+		}, ""},
+		{"a value that nobody wrote", func(_ *Ledger, s *store) { s.put("k/a", "1") }, "k/a is 1 of revision 2"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			l, s := NewLedger(prefix), newStore()
+			test.story(l, s)
+			finds(t, l.CheckKept(s.list()), test.want)
+		})
+	}
+}
+
+// A history may begin with a state: then its first events follow from that.
+func TestHistoryFromAState(t *testing.T) {
+	s := newStore()
+	s.put("k/a", "1")
+	from, kvs := s.rev, s.list()
+	s.put("k/a", "2")
+	s.remove("k/a")
+	h := newHistory(from, kvs)
+	for _, e := range s.events[1:] {
+		finds(t, h.add(e), "")
+	}
+	finds(t, h.CheckState(s.list()), "")
+	finds(t, newHistory(from, nil).add(s.events[1]), "has previous value")
 }
 
 // example is a store after a few writes.
