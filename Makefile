@@ -52,6 +52,8 @@ fuzz: ## every fuzz target for a while
 	$(GO) test -run '^$$' -fuzz FuzzInfo -fuzztime 30s -fuzzminimizetime 10x ./discovery
 	$(GO) test -run '^$$' -fuzz FuzzPacket -fuzztime 30s -fuzzminimizetime 10x ./discovery
 	$(GO) test -run '^$$' -fuzz FuzzParseName -fuzztime 30s -fuzzminimizetime 10x ./discovery
+	$(GO) test -run '^$$' -fuzz FuzzReadHello -fuzztime 30s -fuzzminimizetime 10x ./peer
+	$(GO) test -run '^$$' -fuzz FuzzReadAnswer -fuzztime 30s -fuzzminimizetime 10x ./peer
 
 clean:
 	rm -rf limpet $(CACHE)
