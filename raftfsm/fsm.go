@@ -15,13 +15,13 @@ import (
 
 // fsm applies committed entries to the state. raft calls it from one goroutine.
 type fsm struct {
-	state    *txn.State
-	store    *sqlstore.Store
-	proposer *proposer
-	cfg      *Config
-	snaps    *manifestStore
-	mark     *commitMark            // may be nil
-	applied  func(newest *raft.Log) // after each batch
+	state     *txn.State
+	store     *sqlstore.Store
+	proposer  *proposer
+	cfg       *Config
+	snaps     *manifestStore
+	mark      *commitMark            // may be nil
+	committed func(newest *raft.Log) // before each batch is applied; may be nil
 
 	// What API calls may know of the state, replaced whole after each batch
 	// that changed it.
@@ -77,6 +77,9 @@ type answer struct {
 // ApplyBatch implements raft.BatchingFSM. The order at its end is I9.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	began := time.Now()
+	if f.committed != nil {
+		f.committed(logs[len(logs)-1])
+	}
 	var answers []answer
 	last := uint64(0)
 	for _, l := range logs {
@@ -100,9 +103,6 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	for _, a := range answers {
 		a.to.result <- a.result
-	}
-	if last != 0 && f.applied != nil {
-		f.applied(logs[len(logs)-1])
 	}
 	if f.cfg.Observe.Apply != nil && last != 0 {
 		f.cfg.Observe.Apply(time.Since(began), len(logs))

@@ -134,9 +134,9 @@ func (n *Node) votes() bool {
 	return false
 }
 
-// applied runs on the FSM's goroutine after each batch: the others hear of the
-// commit at once.
-func (n *Node) applied(newest *raft.Log) {
+// committed runs on the FSM's goroutine before each batch is applied: the others
+// hear of the commit at once, and apply it at the same time.
+func (n *Node) committed(newest *raft.Log) {
 	if others := n.followers(newest.Term); len(others) > 0 {
 		n.transport.tell(others, hint{header: n.header(), term: newest.Term, index: newest.Index})
 	}

@@ -154,7 +154,7 @@ func (n *Node) open() error {
 	n.proposer.format = n.format
 	n.proposer.apply = func(entry []byte) raft.ApplyFuture { return n.raft.Apply(entry, 0) }
 	n.proposer.forward = n.forward
-	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, mark: n.mark, applied: n.applied}
+	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, mark: n.mark, committed: n.committed}
 	n.fsm.publishAlarms()
 	n.fsm.publishMembers()
 	if n.cfg.OnEffects != nil {
