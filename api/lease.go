@@ -48,7 +48,9 @@ func (l *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest)
 // RevokeExpired removes a lease whose time is up; one that is gone already is
 // no error. The lease package calls it on the leader.
 func (s *Server) RevokeExpired(ctx context.Context, id int64) error {
-	_, err := s.cfg.Node.Propose(ctx, &pb.LeaseRevokeRequest{ID: id})
+	// Only as the leader whose clock it was: one that was paused finds deadlines
+	// passed that were extended at the next one (etcd#15247).
+	_, err := s.cfg.Node.ProposeAsLeader(ctx, &pb.LeaseRevokeRequest{ID: id})
 	if errors.Is(err, txn.ErrLeaseNotFound) {
 		return nil
 	}
@@ -107,7 +109,10 @@ func renew(ctx context.Context, s *Server, r *pb.LeaseKeepAliveRequest) (*pb.Lea
 }
 
 // LeadKeepAlive renews a lease at the leader. A lease that is gone has TTL 0.
-func (s *Server) LeadKeepAlive(_ context.Context, r *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+func (s *Server) LeadKeepAlive(ctx context.Context, r *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
+	if err := s.cfg.Node.StillLeads(ctx); err != nil {
+		return nil, err
+	}
 	ttl, err := s.cfg.Lease.Renew(r.ID)
 	switch {
 	case errors.Is(err, lease.ErrNotFound):

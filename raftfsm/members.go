@@ -44,7 +44,17 @@ func memberID(id raft.ServerID) uint64 {
 // leader is. When ctx or Config.ProposeTimeout (ErrTimeout) ends first, the
 // command may still happen.
 func (n *Node) Propose(ctx context.Context, cmd txn.Command) (any, error) {
-	return n.proposer.propose(ctx, cmd)
+	return n.proposer.propose(ctx, cmd, false)
+}
+
+// ProposeAsLeader is Propose for what follows from this member's leading: from
+// its clock, say. A quorum confirms first that it leads, and no other leader is
+// asked: ErrNotLeader or ErrLeaderChanged then.
+func (n *Node) ProposeAsLeader(ctx context.Context, cmd txn.Command) (any, error) {
+	if _, err := n.ConfirmedIndex(ctx); err != nil {
+		return nil, err
+	}
+	return n.proposer.propose(ctx, cmd, true)
 }
 
 // where is where proposals go.
@@ -188,6 +198,11 @@ func (n *Node) header() raft.RPCHeader {
 // that somebody else should lead.
 func (n *Node) stalled() bool {
 	return n.logs.underWay() > stallPatience*n.cfg.ElectionTimeout
+}
+
+// follows reports whether this member is a follower in term.
+func (n *Node) follows(term uint64) bool {
+	return n.started.Load() && n.raft.State() == raft.Follower && n.raft.CurrentTerm() == term
 }
 
 // soleVoter reports whether this member alone decides.

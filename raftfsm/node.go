@@ -148,7 +148,7 @@ func (n *Node) open() error {
 	if n.mark, err = openCommitMark(filepath.Join(n.cfg.Dir, commitMarkName)); err != nil {
 		return err
 	}
-	n.transport = newTransport(n.cfg.Transport, raft.ServerAddress(serverID(n.cfg.MemberID)), n.stalled, n.log)
+	n.transport = newTransport(n.cfg.Transport, raft.ServerAddress(serverID(n.cfg.MemberID)), n.stalled, n.follows, n.log)
 	n.proposer = newProposer(n.cfg.MemberID, n.cfg.MaxRequestBytes, n.cfg.ProposeTimeout)
 	n.proposer.where = n.where
 	n.proposer.format = n.format

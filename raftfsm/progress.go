@@ -24,6 +24,7 @@ type progress struct {
 	commit  uint64        // the highest commit index it was told
 	news    hint          // the newest commit that it should hear of
 	contact time.Time     // its last answer
+	asked   time.Time     // when the newest call was sent that it answered as our follower
 	since   time.Time     // it has answered without a break since; zero if it does not
 	write   time.Duration // what its newest write of entries took, with the way there and back
 	lost    time.Time     // since when it has not answered; zero if it does
@@ -68,6 +69,16 @@ func (p *progress) contacted(err error) (changed bool) {
 		p.lost = time.Now()
 	}
 	return changed
+}
+
+// confirmed notes that the member follows this leader, as it answered to what was
+// sent at that time.
+func (p *progress) confirmed(sent time.Time, follows bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if follows && sent.After(p.asked) {
+		p.asked = sent
+	}
 }
 
 func (p *progress) sent(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {

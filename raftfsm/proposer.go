@@ -56,6 +56,7 @@ type batch struct {
 
 type proposal struct {
 	cmd    txn.Command
+	here   bool // it goes into our own log, as leader, or nowhere
 	kind   byte
 	data   []byte
 	since  time.Time
@@ -113,8 +114,9 @@ func newProposer(member uint64, maxSize int, timeout time.Duration) *proposer {
 }
 
 // propose waits for the result of cmd. When ctx ends first, the command may
-// still happen.
-func (p *proposer) propose(ctx context.Context, cmd txn.Command) (any, error) {
+// still happen. With here it is refused (ErrNotLeader) where this member does not
+// lead, however late that turns out.
+func (p *proposer) propose(ctx context.Context, cmd txn.Command, here bool) (any, error) {
 	kind, data, err := txn.Append(nil, cmd)
 	if err != nil {
 		return nil, err
@@ -122,7 +124,7 @@ func (p *proposer) propose(ctx context.Context, cmd txn.Command) (any, error) {
 	if p.maxSize > 0 && len(data)+wireOverhead > p.maxSize {
 		return nil, ErrTooLarge
 	}
-	pr := &proposal{cmd: cmd, kind: kind, data: data, since: time.Now(), result: make(chan result, 1)}
+	pr := &proposal{cmd: cmd, here: here, kind: kind, data: data, since: time.Now(), result: make(chan result, 1)}
 	if err := p.enqueue(pr); err != nil {
 		return nil, err
 	}
@@ -198,13 +200,29 @@ func (p *proposer) sendTo(to route, b *batch) {
 	p.send()
 }
 
-// putBackLocked has a batch that reached no log tried again.
+// putBackLocked has a batch that reached no log tried again, unless it is only
+// for a leader's.
 func (p *proposer) putBackLocked(b *batch) {
-	if p.pending[b.number] == b && !p.closed {
-		delete(p.pending, b.number)
-		b.term, b.future, b.watched = 0, nil, false
-		p.again = append(p.again, b)
+	if p.pending[b.number] != b || p.closed {
+		return
 	}
+	delete(p.pending, b.number)
+	if b.proposals = refuseHere(b.proposals); len(b.proposals) == 0 {
+		return
+	}
+	b.term, b.future, b.watched = 0, nil, false
+	p.again = append(p.again, b)
+}
+
+// refuseHere answers the proposals that only a leader makes, and returns the
+// others.
+func refuseHere(all []*proposal) []*proposal {
+	return slices.DeleteFunc(all, func(pr *proposal) bool {
+		if pr.here {
+			pr.result <- result{err: ErrNotLeader}
+		}
+		return pr.here
+	})
 }
 
 // cut takes what is to go next, within bounds, as one entry; nil if nothing is
@@ -212,6 +230,9 @@ func (p *proposer) putBackLocked(b *batch) {
 func (p *proposer) cut(to route) *batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !to.local {
+		p.refuseHereLocked()
+	}
 	p.lookLocked()
 	p.busy = false
 	switch {
@@ -236,7 +257,17 @@ func (p *proposer) cut(to route) *batch {
 	return b
 }
 
-// nextLocked makes the next batch of what is queued; one that is tried again
+// refuseHereLocked takes what only a leader proposes off the queue.
+func (p *proposer) refuseHereLocked() {
+	p.queue = refuseHere(p.queue)
+	p.bytes = 0
+	for _, pr := range p.queue {
+		p.bytes += len(pr.data)
+	}
+}
+
+// nextLocked makes the next batch of what is queued, all of it for any log or all
+// for ours; one that is tried again
 // comes first.
 func (p *proposer) nextLocked() *batch {
 	if len(p.again) > 0 {
@@ -246,7 +277,7 @@ func (p *proposer) nextLocked() *batch {
 	}
 	n, size := 0, 0
 	for _, pr := range p.queue {
-		if n > 0 && (n == maxBatchCount || size+len(pr.data) > maxBatchBytes) {
+		if n > 0 && (n == maxBatchCount || size+len(pr.data) > maxBatchBytes || pr.here != p.queue[0].here) {
 			break
 		}
 		n++

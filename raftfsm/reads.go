@@ -155,6 +155,18 @@ func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
 	return index, nil
 }
 
+// StillLeads returns nil if this member leads: a quorum has said so to what it
+// was sent within half a heartbeat timeout, and elects nobody else for longer, or
+// it says so now. One that was paused has to ask.
+func (n *Node) StillLeads(ctx context.Context) error {
+	q := n.question(n.raft.CurrentTerm())
+	if n.leading.Load() && n.transport.answered(q.voters, time.Now().Add(-n.cfg.HeartbeatTimeout/2)) >= q.need {
+		return nil
+	}
+	_, err := n.ConfirmedIndex(ctx)
+	return err
+}
+
 // question asks whether this member leads in term.
 func (n *Node) question(term uint64) question {
 	self := serverID(n.cfg.MemberID)

@@ -2,11 +2,13 @@ package raftfsm
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // late is a transport whose answers can be held up: they were given, and have
@@ -90,5 +92,39 @@ func TestOldAnswersConfirmNothing(t *testing.T) {
 	line.release()
 	if err := <-read; err == nil {
 		t.Errorf("a read at the old leader was confirmed at revision %d; revision %d was acknowledged before it", old.store.Rev(), heir.store.Rev())
+	}
+}
+
+// What follows from leading is proposed by a leader or by nobody: not by a
+// follower, and not by one that does not know yet that it was replaced.
+func TestProposeAsLeader(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	leader, follower := c.leader(), c.follower()
+	grant := func(id int64) {
+		if _, err := leader.Propose(t.Context(), &pb.LeaseGrantRequest{ID: id, TTL: 100}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grant(1)
+	grant(2)
+	revoke := &pb.LeaseRevokeRequest{ID: 1}
+	if _, err := follower.ProposeAsLeader(t.Context(), revoke); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("a follower: %v, want ErrNotLeader", err)
+	}
+	// The late discovery: it is queued, and by then somebody else leads.
+	if _, err := follower.proposer.propose(t.Context(), revoke, true); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("a follower that took itself for the leader: %v, want ErrNotLeader", err)
+	}
+	if _, err := leader.ProposeAsLeader(t.Context(), &pb.LeaseRevokeRequest{ID: 2}); err != nil {
+		t.Errorf("the leader: %v", err)
+	}
+	if err := leader.StillLeads(t.Context()); err != nil {
+		t.Errorf("the leader is told that it does not lead: %v", err)
+	}
+	if err := follower.StillLeads(t.Context()); err == nil {
+		t.Error("a follower is told that it leads")
+	}
+	if _, err := leader.Propose(t.Context(), revoke); err != nil {
+		t.Errorf("lease 1 is gone: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ type transport struct {
 	local   raft.ServerAddress
 	log     *slog.Logger
 	stalled func() bool
+	follows func(term uint64) bool // this member is a follower in term
 	rpcs    chan raft.RPC
 	quit    chan struct{}
 	wg      sync.WaitGroup
@@ -39,9 +40,9 @@ type transport struct {
 	peers map[raft.ServerID]*progress
 }
 
-func newTransport(t raft.Transport, local raft.ServerAddress, stalled func() bool, log *slog.Logger) *transport {
+func newTransport(t raft.Transport, local raft.ServerAddress, stalled func() bool, follows func(uint64) bool, log *slog.Logger) *transport {
 	k := &transport{
-		Transport: t, local: local, log: log, stalled: stalled,
+		Transport: t, local: local, log: log, stalled: stalled, follows: follows,
 		rpcs: make(chan raft.RPC, 1), quit: make(chan struct{}),
 		peers: make(map[raft.ServerID]*progress),
 	}
@@ -87,8 +88,10 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *
 	}
 	p := t.peer(id)
 	if req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 { // a heartbeat
+		began := time.Now()
 		err := t.Transport.AppendEntries(id, at, req, resp)
 		t.note(id, p, err)
+		p.confirmed(began, err == nil && resp.Success)
 		return err
 	}
 	if p.awaitAhead(req) {
@@ -105,6 +108,7 @@ func (t *transport) append(id raft.ServerID, at raft.ServerAddress, p *progress,
 	began := time.Now()
 	err := t.Transport.AppendEntries(id, at, req, resp)
 	t.note(id, p, err)
+	p.confirmed(began, err == nil && resp.Success)
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,43 @@ func (t *transport) note(id raft.ServerID, p *progress, err error) {
 	default:
 		t.log.Info("a member answers", "member", string(id))
 	}
+}
+
+// answered counts the members of ids that have confirmed this leader in answer to
+// what they were sent after since.
+func (t *transport) answered(ids []raft.ServerID, since time.Time) (n int) {
+	for _, id := range ids {
+		p := t.peer(id)
+		p.mu.Lock()
+		if p.asked.After(since) {
+			n++
+		}
+		p.mu.Unlock()
+	}
+	return n
+}
+
+// SetHeartbeatHandler implements raft.Transport. The handler acts in the
+// goroutine that brings a heartbeat, beside raft's own; that must not take the
+// leader of an older term into a new one, in which it would go on to write
+// entries until it looks at its state (raft#695). So only a follower's heartbeats in its own
+// term go this way, and others wait their turn.
+func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	if handle == nil {
+		t.Transport.SetHeartbeatHandler(nil)
+		return
+	}
+	t.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.follows(req.Term) {
+			handle(rpc)
+			return
+		}
+		select {
+		case t.rpcs <- rpc:
+		case <-t.quit:
+			rpc.Respond(nil, raft.ErrTransportShutdown)
+		}
+	})
 }
 
 // reset forgets what an earlier time as leader has found out.

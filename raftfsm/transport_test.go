@@ -30,7 +30,7 @@ type silent struct {
 
 // newQuiet is the transport of member here, whose disk is well.
 func newQuiet(under raft.Transport) *transport {
-	return newTransport(under, "here", func() bool { return false }, slog.New(slog.DiscardHandler))
+	return newTransport(under, "here", func() bool { return false }, func(uint64) bool { return true }, slog.New(slog.DiscardHandler))
 }
 
 func newSilent() *silent { return &silent{rpcs: make(chan raft.RPC)} }
@@ -105,5 +105,37 @@ func TestTransportPreVote(t *testing.T) {
 	err := over.RequestPreVote("b", "there", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
 	if err == nil || err.Error() == k.RequestPreVote("b", "there", nil, nil).Error() {
 		t.Errorf("pre-vote to a member that is not there: got %v, want the transport's own error", err)
+	}
+}
+
+// beating is a transport that hands heartbeats to their handler.
+type beating struct {
+	*silent
+	handle func(raft.RPC)
+}
+
+func (b *beating) SetHeartbeatHandler(handle func(raft.RPC)) { b.handle = handle }
+
+// Only a follower's heartbeats in its own term overtake raft's main goroutine: a
+// leader that was taken into a new term beside it would go on writing entries, in
+// that term.
+func TestHeartbeatsThatMustNotOvertake(t *testing.T) {
+	under := &beating{silent: newSilent()}
+	follows := uint64(3)
+	k := newTransport(under, "here", func() bool { return false }, func(term uint64) bool { return term == follows }, slog.New(slog.DiscardHandler))
+	defer k.close()
+	var handled []uint64
+	k.SetHeartbeatHandler(func(rpc raft.RPC) { handled = append(handled, rpc.Command.(*raft.AppendEntriesRequest).Term) })
+	for _, term := range []uint64{3, 4, 2} {
+		under.handle(raft.RPC{Command: &raft.AppendEntriesRequest{Term: term}})
+		if term == follows {
+			continue
+		}
+		if got := nextRPC(t, k.Consumer()).Command.(*raft.AppendEntriesRequest).Term; got != term {
+			t.Errorf("raft's main goroutine got a heartbeat of term %d, want %d", got, term)
+		}
+	}
+	if len(handled) != 1 || handled[0] != follows {
+		t.Errorf("heartbeats of terms %v overtook, want that of term %d only", handled, follows)
 	}
 }
