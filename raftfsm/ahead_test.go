@@ -302,3 +302,57 @@ func TestEntriesTravelOnce(t *testing.T) {
 		t.Errorf("%d of 50 entries travelled again", again)
 	}
 }
+
+// What raft sends to a member that is away waits for a heartbeat to be answered,
+// instead of failing ever again; and not for ever.
+func TestAppendsWaitForContact(t *testing.T) {
+	l, k := newLine(t)
+	away := func() <-chan bool {
+		sent := send(k, 3, 1, 1)
+		l.expect(t, 1, 1)
+		l.answer(errors.New("no way there"))
+		<-sent
+		p := k.peer("b")
+		p.mu.Lock()
+		p.lost = p.lost.Add(-2 * awayAfter)
+		p.mu.Unlock()
+		sent = send(k, 3, 1, 1)
+		select {
+		case req := <-l.calls:
+			t.Fatalf("sent %s to a member that does not answer", show(req))
+		case <-time.After(20 * time.Millisecond):
+		}
+		return sent
+	}
+	beat := func() {
+		beaten := make(chan error, 1)
+		go func() {
+			beaten <- k.AppendEntries("b", "b", &raft.AppendEntriesRequest{Term: 3}, new(raft.AppendEntriesResponse))
+		}()
+		<-l.calls
+		l.answer(nil)
+		if err := <-beaten; err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := away()
+	beat()
+	l.expect(t, 1, 1)
+	l.answer(nil)
+	if !<-sent {
+		t.Error("the append that waited is reported as failed")
+	}
+	for what, end := range map[string]func(){"a removal": k.peer("b").dismiss, "another term": k.reset} {
+		sent = away()
+		end()
+		if <-sent {
+			t.Errorf("after %s: reported as sent", what)
+		}
+		beat()
+	}
+	sent = away()
+	k.interrupt()
+	if <-sent {
+		t.Error("at the end: reported as sent")
+	}
+}

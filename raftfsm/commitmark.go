@@ -25,7 +25,9 @@ import (
 //	    16      4  CRC-32 (IEEE) of the bytes before
 type commitMark struct {
 	file *os.File
-	buf  [commitMarkBytes]byte // of the FSM's goroutine
+	// What is noted, and how; of the goroutine that applies.
+	noted uint64
+	buf   [commitMarkBytes]byte
 }
 
 const (
@@ -41,6 +43,10 @@ func openCommitMark(path string) (*commitMark, error) {
 // note writes the mark. What cannot be written is not remembered; the log and
 // the database say what matters.
 func (m *commitMark) note(index, term uint64) {
+	if index <= m.noted { // applied again
+		return
+	}
+	m.noted = index
 	binary.BigEndian.PutUint64(m.buf[0:], index)
 	binary.BigEndian.PutUint64(m.buf[8:], term)
 	binary.BigEndian.PutUint32(m.buf[16:], crc32.ChecksumIEEE(m.buf[:16]))
@@ -64,6 +70,7 @@ func (m *commitMark) committed(logs *logStore) uint64 {
 	if term, err := logs.lastTerm(index); err != nil || term != binary.BigEndian.Uint64(b[8:]) {
 		return 0
 	}
+	m.noted = index
 	return index
 }
 

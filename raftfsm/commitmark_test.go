@@ -75,8 +75,30 @@ func TestCommitMarkDamaged(t *testing.T) {
 	if err := m.close(); err != nil {
 		t.Error(err)
 	}
-	m.note(5, 1)
+	m.note(6, 1)
 	if err := m.close(); err != nil {
 		t.Errorf("closed twice: %v", err)
+	}
+}
+
+// A member that is killed again while it applies what it knew does not know less
+// then.
+func TestCommitMarkGoesForward(t *testing.T) {
+	l := openTestLog(t, t.TempDir(), 1<<20)
+	l.append(1, 5)
+	path := filepath.Join(t.TempDir(), commitMarkName)
+	for _, step := range []struct{ note, want uint64 }{{4, 4}, {2, 4}, {5, 5}} {
+		m, err := openCommitMark(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.committed(l.logStore)
+		m.note(step.note, 1)
+		if got := m.committed(l.logStore); got != step.want {
+			t.Errorf("after index %d: got %d, want %d", step.note, got, step.want)
+		}
+		if err := m.close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -281,7 +281,11 @@ func (n *Node) AddServer(id uint64, voter bool) error {
 
 // RemoveServer takes a member out of raft.
 func (n *Node) RemoveServer(id uint64) error {
-	return changeError(await(n.ctx.Done(), n.raft.RemoveServer(serverID(id), 0, changePatience)))
+	err := changeError(await(n.ctx.Done(), n.raft.RemoveServer(serverID(id), 0, changePatience)))
+	if err == nil {
+		n.transport.peer(serverID(id)).dismiss()
+	}
+	return err
 }
 
 func changeError(err error) error {

@@ -397,7 +397,7 @@ func (n *Node) Status() Status {
 	return Status{
 		MemberID: n.cfg.MemberID, Leader: id, Term: n.raft.CurrentTerm(),
 		Committed: max(n.raft.CommitIndex(), n.cfg.Store.Applied()), Applied: n.cfg.Store.Applied(), Durable: n.cfg.Store.Durable(),
-		LastIndex: n.raft.LastIndex(), Pending: n.proposer.pendingCount(), LogBytes: n.logs.size(), Sync: n.logs.syncTime(),
+		LastIndex: max(n.raft.LastIndex(), n.cfg.Store.Applied()), Pending: n.proposer.pendingCount(), LogBytes: n.logs.size(), Sync: n.logs.syncTime(),
 		State: n.raft.State().String(),
 	}
 }
@@ -434,6 +434,7 @@ func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		n.leading.Store(false)
 		n.cancel()
+		n.transport.interrupt()
 		err := n.raft.Shutdown().Error()
 		n.proposer.close()
 		n.transport.close()

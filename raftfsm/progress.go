@@ -17,7 +17,7 @@ type progress struct {
 	due  chan struct{} // holds one: look for what is to be sent
 
 	mu      sync.Mutex // guards the fields below
-	changed *sync.Cond // of ahead
+	changed *sync.Cond // of ahead, lost, reign and ended
 	ahead   *ahead     // what is sent while our own disk takes it; nil if nothing is
 	header  raft.RPCHeader
 	match   uint64        // the highest index known to be in its log
@@ -29,6 +29,8 @@ type progress struct {
 	write   time.Duration // what its newest write of entries took, with the way there and back
 	lost    time.Time     // since when it has not answered; zero if it does
 	held    *held
+	reign   uint64 // counts this member's times as leader
+	ended   bool   // nothing waits any more
 }
 
 func newProgress() *progress {
@@ -38,11 +40,38 @@ func newProgress() *progress {
 }
 
 // reset forgets what an earlier time as leader has found out.
-func (p *progress) reset() {
+func (p *progress) reset(ended bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.reign++
+	p.ended = ended
 	p.match, p.commit, p.news, p.held = 0, 0, hint{}, nil
 	p.endAheadLocked()
+}
+
+// awayAfter is how long a member has not answered when it counts as away.
+const awayAfter = 500 * time.Millisecond
+
+// awaitContact returns true once the member answers, or at once if it did not
+// long ago; false if it is not worth waiting for any more.
+func (p *progress) awaitContact() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for reign := p.reign; !p.lost.IsZero() && time.Since(p.lost) > awayAfter; {
+		if p.ended || p.reign != reign {
+			return false
+		}
+		p.changed.Wait()
+	}
+	return true
+}
+
+// dismiss ends what waits for a member that is none any more.
+func (p *progress) dismiss() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reign++
+	p.changed.Broadcast()
 }
 
 // held says: the log above index is needed.
@@ -59,6 +88,9 @@ func (p *progress) contacted(err error) (changed bool) {
 	if err == nil {
 		changed = !p.lost.IsZero()
 		p.contact, p.lost = time.Now(), time.Time{}
+		if changed {
+			p.changed.Broadcast()
+		}
 		if p.since.IsZero() {
 			p.since = p.contact
 		}

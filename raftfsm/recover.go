@@ -56,7 +56,7 @@ func Recover(r Recovery) (rev int64, err error) {
 
 // Inspection is what a stopped member has.
 type Inspection struct {
-	Term, Index uint64 // of the last entry of its log
+	Term, Index uint64 // of the last entry that it has, in its log or in its database
 	// Membership is that of the database, with the members that only the log
 	// names, whether that was agreed on or not. It tells whom to ask.
 	Membership *Membership
@@ -80,6 +80,7 @@ func Inspect(cfg Config) (in *Inspection, err error) {
 	if man, err := readManifest(filepath.Join(cfg.Dir, manifestName)); err == nil && man.Index > last {
 		in.Index, in.Term = man.Index, man.Term
 	}
+	in.Index = max(in.Index, cfg.Store.Applied()) // an image may be ahead of its manifest
 	state, err := txn.Load(cfg.Store)
 	if err != nil {
 		return nil, err
@@ -178,6 +179,7 @@ func (r *Recovery) begin(state *txn.State, logs *logStore, last uint64) error {
 			f.ApplyBatch([]*raft.Log{l})
 		}
 	}
+	last = max(last, r.Store.Applied()) // an image may be ahead of the log
 	ctx := context.Background()
 	w := r.Store.Writer()
 	if applied := r.Store.Applied(); applied < last {

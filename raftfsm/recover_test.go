@@ -95,3 +95,47 @@ func TestNewerEntryIsNotStored(t *testing.T) {
 	}
 	l.wantSpan("after the newer entry", 0, 0)
 }
+
+// TestInspectSeesTheImage: a member whose database came as an image, newer than
+// the manifest that came with it, has what the image has.
+func TestInspectSeesTheImage(t *testing.T) {
+	m := start(t, t.TempDir(), nil)
+	if _, err := m.Propose(t.Context(), &txn.Found{Cluster: 7, Members: []*txn.Member{{ID: 0xabc, Name: "a", PeerURLs: []string{"http://a:1"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	old := m.store.Applied()
+	for range 20 {
+		m.put("k", "v")
+	}
+	applied, term := m.store.Applied(), m.Term()
+	if err := m.store.WaitDurable(t.Context(), applied); err != nil {
+		t.Fatal(err)
+	}
+	m.stop()
+	dir := filepath.Join(t.TempDir(), "raft") // no log, as after an adoption
+	logs, err := openLogStore(dir, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	man := &manifest{SnapshotMeta: raft.SnapshotMeta{
+		Version: raft.SnapshotVersionMax, ID: "x", Index: old, Term: term, Configuration: configuration([]uint64{0xabc, 1, 2}), ConfigurationIndex: 1,
+	}, Image: applied}
+	if err := errors.Join(logs.Close(), writeManifest(filepath.Join(dir, manifestName), man)); err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlstore.Open(sqlstore.Config{Path: filepath.Join(m.dir, "limpet.db"), TailBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	cfg := Config{Dir: dir, Store: store, MemberID: 0xabc}
+	if in, err := Inspect(cfg); err != nil || in.Index != applied {
+		t.Errorf("inspected: %+v, %v; want index %d", in, err, applied)
+	}
+	if _, err := Recover(Recovery{Config: cfg, Cluster: 9, Bump: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if got := store.Applied(); got <= applied {
+		t.Errorf("after recovery the database holds index %d, want more than %d as before", got, applied)
+	}
+}

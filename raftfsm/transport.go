@@ -12,6 +12,7 @@ import (
 
 var (
 	errStalled   = errors.New("raftfsm: the disk of this member has stalled")
+	errAway      = errors.New("raftfsm: the member does not answer")
 	errNoPreVote = errors.New("raftfsm: the transport knows no pre-vote")
 )
 
@@ -36,8 +37,9 @@ type transport struct {
 	wg      sync.WaitGroup
 	pulses  *pulses
 
-	mu    sync.Mutex // guards peers
+	mu    sync.Mutex // guards the fields below
 	peers map[raft.ServerID]*progress
+	ended bool // nothing waits any more
 }
 
 func newTransport(t raft.Transport, local raft.ServerAddress, stalled func() bool, follows func(uint64) bool, log *slog.Logger) *transport {
@@ -68,9 +70,17 @@ func (t *transport) pass() {
 	}
 }
 
-func (t *transport) close() {
-	close(t.quit)
+// interrupt ends what waits for members, for good: raft is about to end.
+func (t *transport) interrupt() {
+	t.mu.Lock()
+	t.ended = true
+	t.mu.Unlock()
 	t.reset()
+}
+
+func (t *transport) close() {
+	t.interrupt()
+	close(t.quit)
 	t.wg.Wait()
 }
 
@@ -93,6 +103,12 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *
 		t.note(id, p, err)
 		p.confirmed(began, err == nil && resp.Success)
 		return err
+	}
+	// raft rests for up to ten seconds after its calls have failed for a while,
+	// also when the member is back. Here they wait for the heartbeats instead,
+	// which go on.
+	if !p.awaitContact() {
+		return errAway
 	}
 	if p.awaitAhead(req) {
 		*resp = raft.AppendEntriesResponse{RPCHeader: req.RPCHeader, Term: req.Term, LastLog: req.PrevLogEntry + uint64(len(req.Entries)), Success: true}
@@ -154,6 +170,7 @@ func (t *transport) peer(id raft.ServerID) *progress {
 	p := t.peers[id]
 	if p == nil {
 		p = newProgress()
+		p.ended = t.ended
 		t.peers[id] = p
 	}
 	return p
@@ -213,7 +230,7 @@ func (t *transport) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.peers {
-		p.reset()
+		p.reset(t.ended)
 	}
 }
 
