@@ -67,6 +67,8 @@ func recoverHere(c *cli.Context, r *server.Recovery) error {
 		}
 	}
 	switch {
+	case survey.Quorum() && len(survey.Members) > 1:
+		return errors.New("this member and those that answer are a quorum: nothing is lost, and this member only needs to be started")
 	case c.Bool("dry-run"):
 		return nil
 	case !best.Here && !c.Bool("here"):

@@ -18,6 +18,9 @@ type door struct {
 
 // admit says whether a caller is wanted.
 func (d *door) admit(h peer.Hello) *peer.Refusal {
+	if h.Purpose == peer.Look {
+		return nil
+	}
 	id := d.me.Identity()
 	if h.ID == id.Member && h.Instance != d.me.instance {
 		return &peer.Refusal{Code: peer.Copy, Text: fmt.Sprintf("member %x runs here, as another process: one of the two data directories is a copy", h.ID)}
@@ -62,7 +65,7 @@ func (d *door) alive(old sighting, id uint64) bool {
 	<-d.line.used
 	ctx, cancel := context.WithTimeout(context.Background(), alivePatience)
 	defer cancel()
-	there, err := d.line.port.Who(ctx, old.Address)
+	there, err := d.line.port.Look(ctx, old.Address)
 	return err == nil && there.ID == id && there.Instance == old.Instance
 }
 
@@ -72,7 +75,7 @@ func (d *door) refused(r *peer.Refusal) {
 	case peer.Removed:
 		d.me.removed()
 	case peer.Recovered:
-		d.me.cfg.Broken(fmt.Errorf("%w (%s)", ErrRecovered, r.Text))
+		d.me.supersede(r.Text)
 	case peer.Copy:
 		d.me.cfg.Broken(fmt.Errorf("%w (%s)", ErrCopy, r.Text))
 	}

@@ -79,18 +79,30 @@ func (e *entry) greetOld(ctx context.Context) error {
 			results <- err
 		}()
 	}
+	var recovered *peer.Refusal
 	for range addrs {
 		var r *peer.Refusal
 		switch err := <-results; {
 		case errors.As(err, &r) && r.Code == peer.Copy:
 			return fmt.Errorf("%w (%s)", ErrCopy, r.Text)
 		case errors.As(err, &r) && r.Code == peer.Recovered:
-			return fmt.Errorf("%w (%s)", ErrRecovered, r.Text)
+			recovered = r
 		case errors.As(err, &r) && r.Code == peer.Removed:
 			return errors.Join(e.me.keep(noteRemoved), ErrRemoved)
 		}
 	}
+	if recovered != nil && !e.lives(ctx, addrs) {
+		return fmt.Errorf("%w (%s)", ErrRecovered, recovered.Text)
+	}
 	return nil
+}
+
+// lives reports whether somebody at addrs follows a leader of our cluster.
+func (e *entry) lives(ctx context.Context, addrs []string) bool {
+	cluster := e.me.Identity().Cluster
+	return slices.ContainsFunc(e.line.look(ctx, addrs).settled, func(d *Description) bool {
+		return d.Cluster == cluster && d.Leader != 0
+	})
 }
 
 // attempt tries once; a nil Start and no error: try again.
@@ -163,7 +175,7 @@ func (e *entry) together(ctx context.Context) (*Start, error) {
 		}
 	}
 	if len(alike)+1 < e.me.cfg.Expect {
-		e.me.wait(fmt.Sprintf("for %d members that expect each other; %d are here", e.me.cfg.Expect, len(alike)+1))
+		e.me.wait(fmt.Sprintf("for %d members that expect each other; %d are here", e.me.cfg.Expect, len(alike)+1) + e.onlyHere())
 		return nil, nil
 	}
 	// More than expected: the lowest IDs found it, the others join.
@@ -174,6 +186,14 @@ func (e *entry) together(ctx context.Context) (*Start, error) {
 		return nil, nil
 	}
 	return e.founding.foundWith(ctx, alike[:e.me.cfg.Expect-1])
+}
+
+// onlyHere is what to say beside that others are missing.
+func (e *entry) onlyHere() string {
+	if e.me.cfg.Scheme == "http" {
+		return "; without a token only this machine is looked at: give LIMPET_TOKEN, or --token-file"
+	}
+	return ""
 }
 
 // join looks for a cluster and asks to be taken in. nil means: try again.

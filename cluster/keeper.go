@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -17,6 +18,9 @@ const (
 	// leavePatience bounds how long a removed member waits until the leader has
 	// raft go on without it.
 	leavePatience = 5 * time.Second
+	// wayPatience is how long a member has been without a leader when it gives way
+	// to a cluster that was recovered from its own.
+	wayPatience = 10 * time.Second
 	// lookEvery is how often the LAN is asked although nobody is missed: there may
 	// be another cluster.
 	lookEvery = time.Minute
@@ -34,6 +38,8 @@ type keeper struct {
 
 	removed   time.Time // since when another member leads that should let this one go
 	forgotten int       // how many removed members were forgotten
+	led       time.Time // when there was last a leader
+	warned    bool      // that the cluster was recovered although it has a leader
 }
 
 // run keeps this member's record right and, while it leads, the membership; it
@@ -43,7 +49,9 @@ func (k *keeper) run(ctx context.Context) {
 	ticker := time.NewTicker(stepEvery)
 	defer ticker.Stop()
 	met, looked := time.Now(), time.Now()
+	k.led = time.Now()
 	for {
+		k.giveWay(n)
 		k.settle(ctx, n)
 		k.outlook.tell()
 		if n.Leading() {
@@ -66,6 +74,23 @@ func (k *keeper) run(ctx context.Context) {
 		case <-ticker.C:
 		case <-k.me.wake:
 		}
+	}
+}
+
+// giveWay ends this member once its cluster was recovered as another one: those
+// who did it saw no quorum. While there is a leader they were wrong, and what it
+// acknowledges must not be thrown away.
+func (k *keeper) giveWay(n *raftfsm.Node) {
+	heard := k.me.superseded()
+	switch {
+	case n.Leader() != 0:
+		k.led = time.Now()
+		if heard != "" && !k.warned {
+			k.warned = true
+			k.me.log.Warn("this cluster was recovered as another one although it has a leader: stop the members of the other one, and start them with empty data directories", "recovered", heard)
+		}
+	case heard != "" && time.Since(k.led) > wayPatience:
+		k.me.cfg.Broken(fmt.Errorf("%w (%s)", ErrRecovered, heard))
 	}
 }
 

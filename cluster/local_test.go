@@ -166,6 +166,17 @@ func TestStrangersAreNotRemembered(t *testing.T) {
 	}
 }
 
+// Who only asks who is there is answered without a look at anybody else: after a
+// power cut all look at each other.
+func TestLookIsAnsweredAtOnce(t *testing.T) {
+	l := New(Config{Identity: Identity{Member: 1, Cluster: 7}, Roster: OpenRoster(filepath.Join(t.TempDir(), "peers.json"))})
+	l.me.cfg.Roster.saw(at(9, 1, "a:1"))
+	// Any look would wait for Use.
+	if r := l.Admit(peer.Hello{ID: 9, Instance: 2, Cluster: 7, Address: "b:1", Purpose: peer.Look}); r != nil {
+		t.Errorf("got %v, want an answer", r)
+	}
+}
+
 // A port may have callers before its Local knows it.
 func TestAdmitBeforeUse(t *testing.T) {
 	b := newBoard(t, "m1", 0xa1, nil)
@@ -185,7 +196,7 @@ func TestAdmitBeforeUse(t *testing.T) {
 // What a member may be told by others, and what becomes of it.
 func TestRefused(t *testing.T) {
 	for code, want := range map[peer.Code]error{
-		peer.Removed: ErrRemoved, peer.Copy: ErrCopy, peer.Recovered: ErrRecovered, peer.OtherCluster: nil, peer.OtherMember: nil, peer.NoMember: nil, peer.OtherProtocol: nil,
+		peer.Removed: ErrRemoved, peer.Copy: ErrCopy, peer.Recovered: nil, peer.OtherCluster: nil, peer.OtherMember: nil, peer.NoMember: nil, peer.OtherProtocol: nil,
 	} {
 		b := newBoard(t, "m1", 0xa1, nil)
 		b.open()

@@ -67,7 +67,7 @@ func (o *outlook) tell() {
 	var heard []string
 	for _, p := range o.me.cfg.Gossip.Peers() {
 		if p.Recovered != 0 && p.Recovered == d.Cluster && p.Status == discovery.Alive {
-			o.me.cfg.Broken(fmt.Errorf("%w (as cluster %x, by %s)", ErrRecovered, p.Cluster, p.Name))
+			o.me.supersede(fmt.Sprintf("as cluster %x, by %s", p.Cluster, p.Name))
 		}
 		if p.Cluster == d.Cluster && p.Status != discovery.Left {
 			heard = append(heard, p.Gossip)
@@ -99,7 +99,10 @@ func (o *outlook) strangers(self peer.Hello) []string {
 			continue
 		}
 		where := "no cluster yet"
-		if p.Cluster != 0 {
+		switch {
+		case p.Recovered != 0 && p.Recovered == self.Cluster:
+			where = "cluster " + hex(p.Cluster) + ", which was recovered from this one by mistake if this one has a leader: then stop its members, and start them with empty data directories"
+		case p.Cluster != 0:
 			where = "cluster " + hex(p.Cluster)
 		}
 		out = append(out, fmt.Sprintf("%s at %s: %s", p.Name, p.Gossip, where))

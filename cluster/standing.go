@@ -39,6 +39,23 @@ type standing struct {
 	name  string
 	doing string // what it waits for, in words; empty once it is in
 	stage Stage
+	heir  string // our cluster was recovered as another one: what was heard of it since it was last looked at
+}
+
+// supersede hears that our cluster was recovered as another one.
+func (s *standing) supersede(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heir = text
+}
+
+// superseded is what was heard since the last call; empty if nothing was.
+func (s *standing) superseded() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := s.heir
+	s.heir = ""
+	return text
 }
 
 // Identity is the present one.

@@ -34,9 +34,18 @@ func (s *Stream) Dial(address string, timeout time.Duration) (net.Conn, error) {
 	return c, err
 }
 
-// Who asks whoever is at addr who it is.
+// Who asks whoever is at addr who it is, and whether we are wanted there.
 func (p *Port) Who(ctx context.Context, addr string) (*Answer, error) {
-	c, answer, err := p.dial(ctx, Ask, 0, []string{addr})
+	return p.who(ctx, Ask, addr)
+}
+
+// Look asks whoever is at addr only who it is.
+func (p *Port) Look(ctx context.Context, addr string) (*Answer, error) {
+	return p.who(ctx, Look, addr)
+}
+
+func (p *Port) who(ctx context.Context, why Purpose, addr string) (*Answer, error) {
+	c, answer, err := p.dial(ctx, why, 0, []string{addr})
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,9 @@ const (
 	Raft Purpose = "raft"
 	Call Purpose = "call"
 	Ask  Purpose = "ask"
+	// Look only asks who is there. Whoever is asked must not look at anybody else
+	// before it answers: all may be looking at each other.
+	Look Purpose = "look"
 )
 
 // Hello is what each side of a connection says of itself.

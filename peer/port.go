@@ -210,7 +210,7 @@ func (p *Port) welcome(c *conn) error {
 	p.mu.Lock()
 	c.who = hello
 	p.mu.Unlock()
-	if hello.Purpose != Ask {
+	if hello.Purpose == Raft || hello.Purpose == Call {
 		p.join(c, hello.ID)
 	}
 	return c.SetDeadline(time.Time{})

@@ -232,8 +232,24 @@ func (c *Config) checkWaysIn() error {
 		return errors.New("--token and --token-file are both given; give one")
 	case c.Discover && c.Token == "" && c.TokenFile == "":
 		return errors.New("--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one")
+	case c.Token == "" && c.TokenFile == "":
+		for _, a := range c.Join {
+			if !onThisMachine(a) {
+				return fmt.Errorf("--join %s needs the cluster's token: give --token-file, or LIMPET_TOKEN (sudo drops variables); without one members meet on their own machine only", a)
+			}
+		}
 	}
 	return nil
+}
+
+// onThisMachine reports whether host, or host:port, is certain to be local.
+func onThisMachine(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = strings.Trim(address, "[]")
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // checkPeerScheme: members speak TLS if and only if there is a token.

@@ -150,8 +150,13 @@ func TestValidate(t *testing.T) {
 			"--initial-advertise-peer-urls has http://b:2380 but missing from --initial-cluster=default=http://a:2380",
 		},
 		// Ways in.
-		{"join", func(c *Config) { c.Join = []string{"a"} }, ok},
-		{"expect with a hint", func(c *Config) { c.BootstrapExpect, c.Join = 3, []string{"a"} }, ok},
+		{"join", func(c *Config) { c.Join, c.TokenFile = []string{"a"}, "t" }, ok},
+		{"join here", func(c *Config) { c.Join = []string{"127.0.0.2", "localhost:1", "[::1]:2"} }, ok},
+		{
+			"join there without a token", func(c *Config) { c.Join = []string{"127.0.0.2", "10.0.0.1:2382"} },
+			"--join 10.0.0.1:2382 needs the cluster's token: give --token-file, or LIMPET_TOKEN (sudo drops variables); without one members meet on their own machine only",
+		},
+		{"expect with a hint", func(c *Config) { c.BootstrapExpect, c.Join, c.Token = 3, []string{"a"}, "t" }, ok},
 		{"expect none", func(c *Config) { c.BootstrapExpect = -1 }, "--bootstrap-expect is -1, want a number of members up to 9"},
 		{
 			"two ways", func(c *Config) { c.InitialClusterState, c.Join = "existing", []string{"a"} },

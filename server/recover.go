@@ -33,6 +33,7 @@ type Survivor struct {
 	Answers     bool   `json:"answers"`
 	Term, Index uint64 // of the last entry of its log: the higher, the more it has
 	Leader      bool   `json:"leader"` // it knows a leader: the quorum is not lost
+	Voter       bool   `json:"voter"`  // a quorum counts it
 }
 
 // Survey tells what is left of a cluster.
@@ -50,6 +51,21 @@ func (s *Survey) Best() Survivor {
 		}
 	}
 	return best
+}
+
+// Quorum reports whether the voters that answer, this member among them, are
+// enough to elect a leader: then nothing is lost.
+func (s *Survey) Quorum() bool {
+	voters, here := 0, 0
+	for _, m := range s.Members {
+		if m.Voter {
+			voters++
+			if m.Answers {
+				here++
+			}
+		}
+	}
+	return here > voters/2
 }
 
 // Recovery is a stopped member that may become a cluster of its own.
@@ -127,7 +143,7 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	defer cancel()
 	out := &Survey{Cluster: r.dir.id.ClusterID}
 	for _, m := range seen.Membership.Members {
-		s := Survivor{ID: fmt.Sprintf("%x", m.ID), Name: m.Name, Address: strings.Join(m.PeerURLs, ","), Here: m.ID == r.dir.id.member()}
+		s := Survivor{ID: fmt.Sprintf("%x", m.ID), Name: m.Name, Address: strings.Join(m.PeerURLs, ","), Here: m.ID == r.dir.id.member(), Voter: m.Started() && !m.Learner}
 		if s.Here {
 			s.Answers, s.Term, s.Index = true, seen.Term, seen.Index
 		} else if d := local.AskAny(ctx, m); d != nil {

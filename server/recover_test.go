@@ -21,3 +21,24 @@ func TestRecoveryOfNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestSurveyQuorum: only voters count, and this member does.
+func TestSurveyQuorum(t *testing.T) {
+	here, there, gone := Survivor{Here: true, Answers: true, Voter: true}, Survivor{Answers: true, Voter: true}, Survivor{Voter: true}
+	learner := Survivor{Answers: true}
+	for _, c := range []struct {
+		members []Survivor
+		want    bool
+	}{
+		{[]Survivor{here, gone, gone}, false},
+		{[]Survivor{here, there, gone}, true},
+		{[]Survivor{here, gone}, false},
+		{[]Survivor{here, learner, gone}, false},
+		{[]Survivor{here, there, gone, gone}, false},
+		{[]Survivor{here, there, there, gone, gone}, true},
+	} {
+		if got := (&Survey{Members: c.members}).Quorum(); got != c.want {
+			t.Errorf("%+v: quorum %v, want %v", c.members, got, c.want)
+		}
+	}
+}
