@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -43,6 +44,36 @@ func leasesOutliveTheLeader(t *testing.T, c *Cluster) {
 			t.Errorf("%s is there %d times at %s, which was dead when its lease ended", key, n, old.Name)
 		}
 	}
+	s.end()
+}
+
+// leasesOutliveAPause pauses the leader until its clock says that a lease has ended which is kept alive
+// at the next leader.
+func leasesOutliveAPause(t *testing.T, c *Cluster) {
+	s := begin(t, c)
+	old := c.Leader(c.Members()...)
+	follower := c.Others(old)[0]
+	client := c.Client(follower)
+	kept := s.keepAlive(client, s.leased(client, "lease/kept"))
+	kept.refreshed(s)
+	old.Process.Pause()
+	paused := time.Now()
+	c.Leader(c.Others(old)...)
+	kept.refreshed(s)
+	c.Eventually("the lease to end by the old leader's clock", func(context.Context) error {
+		if left := (leaseSeconds+2)*time.Second - time.Since(paused); left > 0 {
+			return fmt.Errorf("%v left", left)
+		}
+		return nil
+	})
+	old.Process.Continue()
+	c.Leader(c.Members()...)
+	s.goesOn()
+	kept.refreshed(s)
+	if n := s.count(follower, "lease/kept"); n != 1 {
+		t.Errorf("the key of the lease that was kept alive is there %d times", n)
+	}
+	kept.stop()
 	s.end()
 }
 

@@ -25,6 +25,8 @@ var recoveries = []tale{
 	{"RecoverOneStatic", static, 3, recoverOne},
 	{"RecoverBest", board, 5, recoverBest},
 	{"RecoverBestStatic", static, 5, recoverBest},
+	{"RecoverWithQuorum", board, 3, recoverWithQuorum},
+	{"RecoverByMistake", board, 3, recoverByMistake},
 }
 
 const lostQuorum = "--yes-i-lost-quorum"
@@ -100,6 +102,51 @@ func recoverBest(t *testing.T, c *Cluster) {
 	s.renewed(before, best)
 	s.needs(behind)
 	s.end()
+}
+
+// recoverWithQuorum stops one of two that work, which is not to be recovered: the two are a quorum.
+func recoverWithQuorum(t *testing.T, c *Cluster) {
+	b := c.foundAny()
+	c.voters(b...)
+	lost := c.Leader(b...)
+	rest := c.Others(lost)
+	lost.Process.Kill()
+	c.Leader(rest...)
+	rest[0].Stop()
+	rest[1].survives(rest[1].clusterID())
+	rest[0].refusesRecovery("are a quorum", lostQuorum)
+	rest[0].Start()
+	rest[0].Serves()
+	lost.Start()
+	lost.Serves()
+}
+
+// recoverByMistake recovers a member that is only cut off. What the others go on to acknowledge is not
+// thrown away when the network is whole again.
+func recoverByMistake(t *testing.T, c *Cluster) {
+	b := c.foundAny()
+	c.voters(b...)
+	id := b[0].clusterID()
+	alone := c.Others(c.Leader(b...))[0]
+	rest := c.Others(alone)
+	c.Net.Partition(hostsOf([]*Member{alone}), hostsOf(rest))
+	alone.Stop()
+	if r := alone.recovers(lostQuorum); r.Code != 0 {
+		t.Fatalf("limpet recover: %s%s", r.Stdout, r.Stderr)
+	}
+	alone.Start()
+	alone.Serves()
+	rest[0].put("kept", "by the quorum")
+	c.Net.HealAll()
+	for _, m := range rest {
+		m.logs("was recovered as another one although it has a leader")
+		m.tells("which was recovered from this one by mistake if this one has a leader")
+		m.has("kept", "by the quorum", false)
+		if got := m.clusterID(); got != id {
+			t.Errorf("%s is in cluster %s now, want %s", m.Name, got, id)
+		}
+	}
+	rest[1].put("kept", "still")
 }
 
 // recovers runs limpet recover on m's host, as its operator would.

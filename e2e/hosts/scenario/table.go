@@ -38,6 +38,7 @@ var All = []Scenario{
 	{"FollowerRemoved", Layout{}, followerRemoved},
 	{"LeaderRemoved", Layout{}, leaderRemoved},
 	{"LeasesOutliveTheLeader", Layout{}, leasesOutliveTheLeader},
+	{"LeasesOutliveAPause", Layout{}, leasesOutliveAPause},
 	{"ProgressAtFollowers", Layout{}, progressAtFollowers},
 }
 
