@@ -103,7 +103,9 @@ func (l *leaseServer) keepAlive(g pb.Lease_LeaseKeepAliveServer) error {
 // renew has the leader, who alone knows deadlines, renew a lease.
 func renew(ctx context.Context, s *Server, r *pb.LeaseKeepAliveRequest) (*pb.LeaseKeepAliveResponse, error) {
 	if s.cfg.Node.Leading() {
-		return s.LeadKeepAlive(ctx, r)
+		if resp, err := s.LeadKeepAlive(ctx, r); !errors.Is(err, raftfsm.ErrNotLeader) {
+			return resp, err
+		}
 	}
 	return atLeader(ctx, s, "LeaseKeepAlive", r, s.LeadKeepAlive)
 }

@@ -137,6 +137,7 @@ func (s *pulses) beat(id raft.ServerID, p *pulse) bool {
 	}
 	resp := new(raft.AppendEntriesResponse)
 	if err := s.send(id, raft.ServerAddress(id), req, resp); err != nil || !resp.Success {
+		s.again() // it may not make sense any more
 		select {
 		case <-time.After(pulseRest):
 			return true

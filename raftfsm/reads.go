@@ -157,21 +157,26 @@ func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
 
 // StillLeads returns nil if this member leads: a quorum has said so to what it
 // was sent within half a heartbeat timeout, and elects nobody else for longer, or
-// it says so now. One that was paused has to ask.
+// it says so now. One that was paused, or whose disk stalls, has to ask. Otherwise
+// it returns ErrNotLeader.
 func (n *Node) StillLeads(ctx context.Context) error {
 	q := n.question(n.raft.CurrentTerm())
 	if n.leading.Load() && n.transport.answered(q.voters, time.Now().Add(-n.cfg.HeartbeatTimeout/2)) >= q.need {
 		return nil
 	}
-	_, err := n.ConfirmedIndex(ctx)
-	return err
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	if _, err := n.ConfirmedIndex(ctx); err != nil {
+		return ErrNotLeader
+	}
+	return nil
 }
 
 // question asks whether this member leads in term.
 func (n *Node) question(term uint64) question {
 	self := serverID(n.cfg.MemberID)
 	q := question{header: n.header(), term: term, leads: func() bool {
-		return n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
+		return n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term && !n.stalled()
 	}}
 	all := 0
 	for _, s := range n.raft.GetConfiguration().Configuration().Servers {

@@ -77,6 +77,47 @@ func leasesOutliveAPause(t *testing.T, c *Cluster) {
 	s.end()
 }
 
+// leasesAtAStalledLeader freezes the leader's disk. From when another one ends a lease, the old one must
+// not renew it any more; and when it is well again, it must end none that was kept alive elsewhere.
+func leasesAtAStalledLeader(t *testing.T, c *Cluster) {
+	s := begin(t, c)
+	old := c.Leader(c.Members()...)
+	follower := c.Others(old)[0]
+	client := c.Client(follower)
+	neglected := s.leased(client, "lease/neglected")
+	kept := s.keepAlive(client, s.leased(client, "lease/kept"))
+	old.Disk.Freeze()
+	c.Leader(c.Others(old)...)
+	s.gone(follower, "lease/neglected")
+	if ttl, err := renewOnce(t.Context(), old, neglected); err == nil && ttl > 0 {
+		t.Errorf("the old leader renews a lease that has ended, for %d s", ttl)
+	}
+	old.Disk.Thaw()
+	c.Leader(c.Members()...)
+	s.goesOn()
+	kept.refreshed(s)
+	if n := s.count(follower, "lease/kept"); n != 1 {
+		t.Errorf("the key of the lease that was kept alive is there %d times", n)
+	}
+	kept.stop()
+	s.end()
+}
+
+// renewOnce asks m to keep a lease alive.
+func renewOnce(ctx context.Context, m *Member, id clientv3.LeaseID) (ttl int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseSeconds*time.Second)
+	defer cancel()
+	stream, err := pb.NewLeaseClient(m.Conn).LeaseKeepAlive(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		return 0, err
+	}
+	resp, err := stream.Recv()
+	return resp.GetTTL(), err
+}
+
 // leased puts a key with a lease of its own.
 func (s *story) leased(client *clientv3.Client, key string) clientv3.LeaseID {
 	s.t.Helper()

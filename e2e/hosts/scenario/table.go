@@ -39,6 +39,7 @@ var All = []Scenario{
 	{"LeaderRemoved", Layout{}, leaderRemoved},
 	{"LeasesOutliveTheLeader", Layout{}, leasesOutliveTheLeader},
 	{"LeasesOutliveAPause", Layout{}, leasesOutliveAPause},
+	{"LeasesAtAStalledLeader", Layout{Disks: true}, leasesAtAStalledLeader},
 	{"ProgressAtFollowers", Layout{}, progressAtFollowers},
 }
 
