@@ -477,10 +477,7 @@ func TestAPartitionHealsByItself(t *testing.T) {
 	if _, err := a.move(a.advertised()); err != nil {
 		t.Fatal(err)
 	}
-	a.table.expire()
-	if p := peerOf(a, 2); p.Status != Dead {
-		t.Fatalf("a has %+v, want b dead", p)
-	}
+	a.table.expire() // b may have come back already; if not, a has given it up now
 	eventually(t, "a sees b", sees(a, 2, Alive, b.Addr()))
 	eventually(t, "b sees a", sees(b, 1, Alive, a.Addr()))
 }
