@@ -94,6 +94,9 @@ func holdsBack(members []cluster.MemberReport) string {
 	return strings.Join(out, ", ")
 }
 
+// slowDisk is, in microseconds, a write of the log that holds up a cluster.
+const slowDisk = 1_000_000
+
 func printMembers(w io.Writer, r *cluster.Report) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "MEMBER\tID\tROLE\tSTATE\tLAG\tLAST CONTACT\tDISK p99\tVERSION\tPEERS AT")
@@ -105,11 +108,18 @@ func printMembers(w io.Writer, r *cluster.Report) {
 		state, lag, contact, disk := "-", "-", "-", "-"
 		if r.Leader != "" {
 			state = "away"
-			if m.Answers {
+			switch {
+			case m.Answers && m.SyncMicro >= slowDisk:
+				state = "slow disk"
+			case m.Answers:
 				state = "ok"
 			}
 			lag = fmt.Sprint(m.Lag)
-			if m.ID != r.Leader && (m.Answers || m.ContactMs > 0) {
+			switch {
+			case m.ID == r.Leader:
+			case m.ContactMs < 0:
+				contact = "never"
+			case m.Answers || m.ContactMs > 0:
 				contact = (time.Duration(m.ContactMs) * time.Millisecond).String()
 			}
 		}

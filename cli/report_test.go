@@ -17,13 +17,14 @@ func TestPrintReport(t *testing.T) {
 			{ID: "1", Name: "a", Role: "leader", Version: "0.4", Format: 2, Answers: true, PeerURLs: []string{"http://a:2380"}},
 			{ID: "2", Name: "b", Role: "joining", Version: "0.3", Format: 1, Answers: true, Lag: 3, ContactMs: 20, SyncMicro: 1234},
 			{ID: "3", Role: "not started"},
+			{ID: "4", Name: "d", Role: "voter", Version: "0.4", Format: 2, Answers: true, ContactMs: -1, SyncMicro: 15_000_000},
 		},
 	}
 	var out bytes.Buffer
 	if err := printReport(&out, r); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"cluster c, seen from a\n", " joining ", " 1.23ms ", "the log keeps an older format until these are upgraded: b (0.3)\n"} {
+	for _, want := range []string{"cluster c, seen from a\n", " joining ", " 1.23ms ", " slow disk ", " never ", " 15s ", "the log keeps an older format until these are upgraded: b (0.3)\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -42,7 +42,7 @@ type MemberReport struct {
 	Answers   bool   `json:"answers"`
 	Index     uint64 `json:"index,omitempty"`           // last of its log
 	Lag       uint64 `json:"lag"`                       // entries behind the leader
-	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer
+	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer to this leader; negative: there was none
 	SyncMicro int64  `json:"log_sync_us,omitempty"`     // one write of its log in a hundred takes so long or longer
 	Replaces  string `json:"replaces,omitempty"`
 }
@@ -132,7 +132,7 @@ func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberRep
 		}
 		if i := slices.IndexFunc(progress, func(p raftfsm.Progress) bool { return p.ID == m.ID }); i >= 0 {
 			p := progress[i]
-			r.ContactMs = max(p.Silence, 0).Milliseconds()
+			r.ContactMs = max(p.Silence.Milliseconds(), -1)
 			if !r.Answers {
 				r.Index, r.Lag = p.Match, last-min(last, p.Match)
 			}

@@ -209,7 +209,7 @@ func (l *logStore) underWay() time.Duration {
 }
 
 // syncTime is how long one write in a hundred of the newest ones took, or
-// longer; 0 if there was none.
+// longer, and no less than the one under way; 0 if there was none.
 func (l *logStore) syncTime() time.Duration {
 	n := min(l.writes.Load(), syncsKept)
 	all := make([]int64, 0, n)
@@ -219,10 +219,10 @@ func (l *logStore) syncTime() time.Duration {
 		}
 	}
 	if len(all) == 0 {
-		return 0
+		return l.underWay()
 	}
 	slices.Sort(all)
-	return time.Duration(all[len(all)*99/100])
+	return max(time.Duration(all[len(all)*99/100]), l.underWay())
 }
 
 // newestSync is how long the newest write took.

@@ -420,8 +420,9 @@ func (n *Node) Leader() uint64 {
 	return id
 }
 
-// Leading reports whether this member leads and serves.
-func (n *Node) Leading() bool { return n.leading.Load() }
+// Leading reports whether this member leads and serves. One whose disk has
+// stalled does not, though raft has not heard of that yet.
+func (n *Node) Leading() bool { return n.leading.Load() && !n.stalled() }
 
 // Alarms lists the raised alarms.
 func (n *Node) Alarms() []txn.Alarm { return *n.fsm.alarms.Load() }
