@@ -67,7 +67,7 @@ func recoverHere(c *cli.Context, r *server.Recovery) error {
 		}
 	}
 	switch {
-	case survey.Quorum() && len(survey.Members) > 1:
+	case survey.Quorum() && !r.Unfinished(): // also a second time: it would leave behind who has not heard of the first
 		return errors.New("this member and those that answer are a quorum: nothing is lost, and this member only needs to be started")
 	case c.Bool("dry-run"):
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -100,13 +101,15 @@ const slowDisk = 1_000_000
 func printMembers(w io.Writer, r *cluster.Report) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "MEMBER\tID\tROLE\tSTATE\tLAG\tLAST CONTACT\tDISK p99\tVERSION\tPEERS AT")
+	// The leader tells; where it does not answer, nothing is known of anybody.
+	known := r.Leader != "" && slices.ContainsFunc(r.Members, func(m cluster.MemberReport) bool { return m.Answers })
 	for _, m := range r.Members {
 		name := m.Name
 		if name == "" {
 			name = "-"
 		}
 		state, lag, contact, disk := "-", "-", "-", "-"
-		if r.Leader != "" {
+		if known {
 			state = "away"
 			switch {
 			case m.Answers && m.SyncMicro >= slowDisk:

@@ -29,6 +29,13 @@ func TestPrintReport(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
+	for i := range r.Members {
+		r.Members[i].Answers = false
+	}
+	out.Reset()
+	if err := printReport(&out, r); err != nil || strings.Contains(out.String(), "away") {
+		t.Errorf("a leader that does not answer tells nothing of anybody (%v):\n%s", err, out.String())
+	}
 	r.Members[1].Format = 2
 	if got := holdsBack(r.Members); got != "" {
 		t.Errorf("all read the newest format: %q holds back", got)

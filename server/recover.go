@@ -107,6 +107,9 @@ func (r *Recovery) openStore() (*sqlstore.Store, error) {
 	return sqlstore.Open(sqlstore.Config{Path: r.dir.file(databaseName), Owner: r.dir.id.member(), TailBytes: -1, Logger: r.log})
 }
 
+// Unfinished reports whether a recovery has begun here, and has to be run again.
+func (r *Recovery) Unfinished() bool { return r.dir.id.Recovering != "" }
+
 // Survey asks the other members, who run without a quorum, how much they have.
 func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	store, err := r.openStore()

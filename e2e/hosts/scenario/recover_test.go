@@ -134,6 +134,7 @@ func recoverByMistake(t *testing.T, c *Cluster) {
 	if r := alone.recovers(lostQuorum); r.Code != 0 {
 		t.Fatalf("limpet recover: %s%s", r.Stdout, r.Stderr)
 	}
+	alone.refusesRecovery("nothing is lost", lostQuorum) // once more: it is all of its cluster
 	alone.Start()
 	alone.Serves()
 	rest[0].put("kept", "by the quorum")
