@@ -342,12 +342,14 @@ func TestAppendsWaitForContact(t *testing.T) {
 	if !<-sent {
 		t.Error("the append that waited is reported as failed")
 	}
-	for what, end := range map[string]func(){"a removal": k.peer("b").dismiss, "another term": k.reset} {
+	removal := func() { k.peer("b").dismiss(true) }
+	for what, end := range map[string]func(){"a removal": removal, "another term": k.reset} {
 		sent = away()
 		end()
 		if <-sent {
 			t.Errorf("after %s: reported as sent", what)
 		}
+		k.peer("b").dismiss(false)
 		beat()
 	}
 	sent = away()

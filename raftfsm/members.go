@@ -272,6 +272,7 @@ func (n *Node) Servers() []Server {
 
 // AddServer takes a member into raft, or makes one that is in it a voter.
 func (n *Node) AddServer(id uint64, voter bool) error {
+	n.transport.peer(serverID(id)).dismiss(false)
 	add := n.raft.AddNonvoter
 	if voter {
 		add = n.raft.AddVoter
@@ -283,7 +284,7 @@ func (n *Node) AddServer(id uint64, voter bool) error {
 func (n *Node) RemoveServer(id uint64) error {
 	err := changeError(await(n.ctx.Done(), n.raft.RemoveServer(serverID(id), 0, changePatience)))
 	if err == nil {
-		n.transport.peer(serverID(id)).dismiss()
+		n.transport.peer(serverID(id)).dismiss(true)
 	}
 	return err
 }

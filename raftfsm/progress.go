@@ -30,7 +30,8 @@ type progress struct {
 	lost    time.Time     // since when it has not answered; zero if it does
 	held    *held
 	reign   uint64 // counts this member's times as leader
-	ended   bool   // nothing waits any more
+	ended   bool   // nothing waits for it any more
+	out     bool   // raft's configuration has it no more
 }
 
 func newProgress() *progress {
@@ -58,7 +59,7 @@ func (p *progress) awaitContact() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for reign := p.reign; !p.lost.IsZero() && time.Since(p.lost) > awayAfter; {
-		if p.ended || p.reign != reign {
+		if p.ended || p.out || p.reign != reign {
 			return false
 		}
 		p.changed.Wait()
@@ -66,11 +67,12 @@ func (p *progress) awaitContact() bool {
 	return true
 }
 
-// dismiss ends what waits for a member that is none any more.
-func (p *progress) dismiss() {
+// dismiss notes whether raft goes on without the member: then nothing waits for
+// it.
+func (p *progress) dismiss(out bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reign++
+	p.out = out
 	p.changed.Broadcast()
 }
 
