@@ -192,6 +192,21 @@ func (c *cluster) leader() *peerMember {
 	return found
 }
 
+// leaderAndHeir puts k=old, and gives the leader and another member, once all
+// have it.
+func (c *cluster) leaderAndHeir() (old, heir *peerMember) {
+	c.t.Helper()
+	old = c.leader()
+	old.put("k", "old")
+	for _, p := range c.members {
+		until(c.t, "the write at every member", func() bool { return p.store.Rev() == old.store.Rev() })
+		if p != old {
+			heir = p
+		}
+	}
+	return old, heir
+}
+
 // follower is some member that runs and does not lead.
 func (c *cluster) follower() *peerMember {
 	c.t.Helper()

@@ -28,15 +28,7 @@ func TestDeposedByAHeartbeat(t *testing.T) {
 		all = append(all, o)
 		cfg.Transport = o
 	})
-	old := c.leader()
-	old.put("k", "old")
-	var heir *peerMember
-	for _, p := range c.members {
-		until(t, "the write at every member", func() bool { return p.store.Rev() == old.store.Rev() })
-		if p != old {
-			heir = p
-		}
-	}
+	old, heir := c.leaderAndHeir()
 	c.cut(old.id)
 	heir.Campaign(old.id)
 	until(t, "the heir to lead", heir.Leading)

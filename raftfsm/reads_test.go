@@ -64,15 +64,7 @@ func TestOldAnswersConfirmNothing(t *testing.T) {
 		all = append(all, l)
 		cfg.Transport = l
 	})
-	old := c.leader()
-	old.put("k", "old")
-	var heir *peerMember
-	for _, p := range c.members {
-		until(t, "the write at every member", func() bool { return p.store.Rev() == old.store.Rev() })
-		if p != old {
-			heir = p
-		}
-	}
+	old, heir := c.leaderAndHeir()
 	line := all[old.id-1]
 	line.hold()
 	until(t, "answers on their way", func() bool { return line.holding() == 2 })

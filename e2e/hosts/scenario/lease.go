@@ -67,14 +67,7 @@ func leasesOutliveAPause(t *testing.T, c *Cluster) {
 		return nil
 	})
 	old.Process.Continue()
-	c.Leader(c.Members()...)
-	s.goesOn()
-	kept.refreshed(s)
-	if n := s.count(follower, "lease/kept"); n != 1 {
-		t.Errorf("the key of the lease that was kept alive is there %d times", n)
-	}
-	kept.stop()
-	s.end()
+	s.stillKept(kept, follower)
 }
 
 // leasesAtAStalledLeader freezes the leader's disk. From when another one ends a lease, the old one must
@@ -93,11 +86,17 @@ func leasesAtAStalledLeader(t *testing.T, c *Cluster) {
 		t.Errorf("the old leader renews a lease that has ended, for %d s", ttl)
 	}
 	old.Disk.Thaw()
-	c.Leader(c.Members()...)
+	s.stillKept(kept, follower)
+}
+
+// stillKept ends a story in which a lease was kept alive all the time.
+func (s *story) stillKept(kept *keeper, m *Member) {
+	s.t.Helper()
+	s.Leader(s.Members()...)
 	s.goesOn()
 	kept.refreshed(s)
-	if n := s.count(follower, "lease/kept"); n != 1 {
-		t.Errorf("the key of the lease that was kept alive is there %d times", n)
+	if n := s.count(m, "lease/kept"); n != 1 {
+		s.t.Errorf("the key of the lease that was kept alive is there %d times", n)
 	}
 	kept.stop()
 	s.end()
