@@ -220,14 +220,6 @@ func (s *Server) LeadMemberRemove(ctx context.Context, r *pb.MemberRemoveRequest
 	if err := s.mayRemove(r.ID); err != nil {
 		return nil, err
 	}
-	if r.ID == s.cfg.MemberID {
-		// raft's configuration follows the membership, and a member that was
-		// removed stops: it must not be this one that is to change it. Of two
-		// members the other would wait for our vote for ever.
-		if err := s.cfg.Node.HandOver(ctx, 0); err != nil {
-			s.log.Warn("leadership could not be handed over before this member's removal", "error", err)
-		}
-	}
 	all, err := write[txn.Membership](ctx, s, &txn.MemberRemove{ID: r.ID})
 	if err != nil {
 		return nil, err
