@@ -161,7 +161,7 @@ func (n *Node) ConfirmedIndex(ctx context.Context) (uint64, error) {
 // it returns ErrNotLeader.
 func (n *Node) StillLeads(ctx context.Context) error {
 	q := n.question(n.raft.CurrentTerm())
-	if n.leading.Load() && n.transport.answered(q.voters, time.Now().Add(-n.cfg.HeartbeatTimeout/2)) >= q.need {
+	if n.leading.Load() && q.leads() && n.transport.answered(q.voters, time.Now().Add(-n.cfg.HeartbeatTimeout/2)) >= q.need {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askPatience)

@@ -23,6 +23,9 @@ var (
 //     entry, which may be long in coming (raft#282);
 //   - entries on their way to the others while this leader's own disk takes them
 //     (Raft thesis, 10.2.1; the library does one after the other);
+//   - whether a quorum still follows this leader, asked when a read needs it;
+//   - heartbeats do not change a leader behind its back (raft#695);
+//   - members that were away are caught up as soon as they answer;
 //   - a leader whose disk has stalled falls silent, so that the others choose
 //     another one: raft's heartbeats do not wait for the disk (raft#503);
 //   - this member can tell itself to stand for election now.
@@ -204,8 +207,8 @@ func (t *transport) answered(ids []raft.ServerID, since time.Time) (n int) {
 // SetHeartbeatHandler implements raft.Transport. The handler acts in the
 // goroutine that brings a heartbeat, beside raft's own; that must not take the
 // leader of an older term into a new one, in which it would go on to write
-// entries until it looks at its state (raft#695). So only a follower's heartbeats in its own
-// term go this way, and others wait their turn.
+// entries until it looks at its state (raft#695). So only a follower's
+// heartbeats in its own term go this way, and others wait their turn.
 func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	if handle == nil {
 		t.Transport.SetHeartbeatHandler(nil)
