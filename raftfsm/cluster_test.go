@@ -95,7 +95,7 @@ func (p *peerMember) start() {
 	if err != nil {
 		p.c.t.Fatal(errors.Join(err, store.Close()))
 	}
-	p.member = &member{n, p.c.t, dir, store}
+	p.be(&member{n, p.c.t, dir, store})
 	p.c.t.Cleanup(p.halt)
 	p.c.connect()
 }
@@ -103,9 +103,16 @@ func (p *peerMember) start() {
 func (p *peerMember) halt() {
 	if p.member != nil {
 		p.member.stop()
-		p.member = nil
+		p.be(nil)
 		p.c.connect()
 	}
+}
+
+// be sets what runs, which other members look at.
+func (p *peerMember) be(m *member) {
+	p.c.mu.Lock()
+	p.member = m
+	p.c.mu.Unlock()
 }
 
 func (p *peerMember) awaitReady() {
