@@ -47,16 +47,22 @@ func (c *clusterServer) MemberList(ctx context.Context, r *pb.MemberListRequest)
 			return nil, wireError(err)
 		}
 	}
+	if err := c.s.known(ctx); err != nil {
+		return nil, err
+	}
 	return &pb.MemberListResponse{Header: c.s.sign(&pb.ResponseHeader{}), Members: wireMembers(c.s.cfg.Node.Membership().Members)}, nil
 }
 
 // MemberAdd implements pb.ClusterServer.
 func (c *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
 	urls, ok := peerURLs(r.PeerURLs)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, rpctypes.ErrGRPCMemberBadURLs
-	case c.s.cutOff(ctx):
+	}
+	if err := c.s.admin(ctx); err != nil {
+		return nil, err
+	}
+	if c.s.cutOff(ctx) {
 		return nil, rpctypes.ErrGRPCUnhealthy
 	}
 	r = &pb.MemberAddRequest{PeerURLs: urls, IsLearner: r.IsLearner}
@@ -65,6 +71,9 @@ func (c *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (
 
 // MemberRemove implements pb.ClusterServer.
 func (c *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if err := c.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	if r.ID == c.s.cfg.MemberID && c.s.cutOff(ctx) {
 		return nil, rpctypes.ErrGRPCUnhealthy
 	}
@@ -79,11 +88,17 @@ func (c *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequ
 
 // MemberUpdate implements pb.ClusterServer.
 func (c *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	if err := c.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	return change(ctx, c.s, "MemberUpdate", r, c.s.LeadMemberUpdate)
 }
 
 // MemberPromote implements pb.ClusterServer.
 func (c *clusterServer) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	if err := c.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	return change(ctx, c.s, "MemberPromote", r, c.s.LeadMemberPromote)
 }
 

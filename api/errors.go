@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"limpet/auth"
 	"limpet/lease"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
@@ -32,6 +33,26 @@ var wireErrors = []struct{ inner, wire error }{
 	{txn.ErrPeerURLExists, rpctypes.ErrGRPCPeerURLExist},
 	{txn.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
 	{txn.ErrNotLearner, rpctypes.ErrGRPCMemberNotLearner},
+	{auth.ErrRootUserMissing, rpctypes.ErrGRPCRootUserNotExist},
+	{auth.ErrRootRoleMissing, rpctypes.ErrGRPCRootRoleNotExist},
+	{auth.ErrUserExists, rpctypes.ErrGRPCUserAlreadyExist},
+	{auth.ErrUserEmpty, rpctypes.ErrGRPCUserEmpty},
+	{auth.ErrUserNotFound, rpctypes.ErrGRPCUserNotFound},
+	{auth.ErrRoleExists, rpctypes.ErrGRPCRoleAlreadyExist},
+	{auth.ErrRoleNotFound, rpctypes.ErrGRPCRoleNotFound},
+	{auth.ErrRoleEmpty, rpctypes.ErrGRPCRoleEmpty},
+	{auth.ErrFailed, rpctypes.ErrGRPCAuthFailed},
+	{auth.ErrDenied, rpctypes.ErrGRPCPermissionDenied},
+	{auth.ErrPermNotGiven, rpctypes.ErrGRPCPermissionNotGiven},
+	{auth.ErrRoleNotGranted, rpctypes.ErrGRPCRoleNotGranted},
+	{auth.ErrPermNotGranted, rpctypes.ErrGRPCPermissionNotGranted},
+	{auth.ErrInvalidManagement, rpctypes.ErrGRPCInvalidAuthMgmt},
+	{auth.ErrNotEnabled, rpctypes.ErrGRPCAuthNotEnabled},
+	{auth.ErrOldRevision, rpctypes.ErrGRPCAuthOldRevision},
+	{auth.ErrInvalidToken, rpctypes.ErrGRPCInvalidAuthToken},
+	// etcd sends these two as plain errors, so they travel as Unknown.
+	{auth.ErrNoPasswordUser, status.Error(codes.Unknown, "auth: authentication failed, password was given for no password user")},
+	{auth.ErrVerifyOnly, status.Error(codes.Unknown, "auth: token signing attempted with verify-only key")},
 	{sqlstore.ErrCompacted, rpctypes.ErrGRPCCompacted},
 	{sqlstore.ErrFuture, rpctypes.ErrGRPCFutureRev},
 	{sqlstore.ErrClosed, rpctypes.ErrGRPCStopped},

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 	"limpet/txn"
 )
@@ -31,7 +32,7 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 		}
 	}
 	reading := time.Now()
-	resp, err := k.read(r)
+	resp, err := guarded(ctx, k.s, mayRange(r), func() (*pb.RangeResponse, error) { return k.read(r) })
 	if err != nil {
 		return nil, wireError(err)
 	}
@@ -42,6 +43,10 @@ func (k *kvServer) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResp
 		m.RequestTook.Observe(time.Since(began).Seconds())
 	}
 	return resp, nil
+}
+
+func mayRange(r *pb.RangeRequest) func(*auth.Rules, auth.Caller) error {
+	return func(rules *auth.Rules, c auth.Caller) error { return rules.Read(c, r.Key, r.RangeEnd) }
 }
 
 // read answers r.
@@ -78,17 +83,22 @@ func (k *kvServer) RangeStream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) 
 			return wireError(err)
 		}
 	}
-	if r.CountOnly {
-		resp, err := k.read(r)
-		if err != nil {
-			return wireError(err)
-		}
-		return out.Send(&pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{Header: k.s.sign(resp.Header), Count: resp.Count}})
-	}
-	return wireError(k.stream(r, out))
+	_, err := guarded(out.Context(), k.s, mayRange(r), func() (struct{}, error) { return struct{}{}, k.stream(r, out) })
+	return wireError(err)
 }
 
 func (k *kvServer) stream(r *pb.RangeRequest, out pb.KV_RangeStreamServer) error {
+	if r.CountOnly {
+		resp, err := k.read(r)
+		if err != nil {
+			return err
+		}
+		return out.Send(&pb.RangeStreamResponse{RangeResponse: &pb.RangeResponse{Header: k.s.sign(resp.Header), Count: resp.Count}})
+	}
+	return k.chunks(r, out)
+}
+
+func (k *kvServer) chunks(r *pb.RangeRequest, out pb.KV_RangeStreamServer) error {
 	view := k.s.cfg.Store.View()
 	header := &pb.ResponseHeader{Revision: view.Rev()}
 	at := view
@@ -186,7 +196,10 @@ func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 			return nil, wireError(err)
 		}
 	}
-	resp, err := newest(k.s, func(v sqlstore.View) (*pb.TxnResponse, error) { return txn.ReadTxn(v, r) })
+	may := func(rules *auth.Rules, c auth.Caller) error { return rules.Txn(c, r, nil) } // no put, no lease
+	resp, err := guarded(ctx, k.s, may, func() (*pb.TxnResponse, error) {
+		return newest(k.s, func(v sqlstore.View) (*pb.TxnResponse, error) { return txn.ReadTxn(v, r) })
+	})
 	if err != nil {
 		return nil, wireError(err)
 	}
@@ -199,6 +212,9 @@ func (k *kvServer) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, 
 
 // Compact implements pb.KVServer.
 func (k *kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	if err := k.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := write[*pb.CompactionResponse](ctx, k.s, r)
 	if err != nil {
 		return nil, err
@@ -212,12 +228,47 @@ func (k *kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Co
 	return resp, nil
 }
 
-// write checks the quota, proposes cmd and translates the error.
+// write checks the quota and proposes cmd as the caller's.
 func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, error) {
-	var none Resp
 	if err := s.checkQuota(ctx, cmd); err != nil {
+		var none Resp
 		return none, err
 	}
+	c, err := s.mayPropose(ctx, cmd)
+	if err != nil {
+		var none Resp
+		return none, wireError(err)
+	}
+	if c != (auth.Caller{}) {
+		cmd = &txn.As{Caller: c, Command: cmd}
+	}
+	return propose[Resp](ctx, s, cmd)
+}
+
+// mayPropose finds out who asks, and refuses at once what the caller may not do:
+// what is refused anyway shall not wear out the disks. What counts is whether the
+// caller may when cmd is applied.
+func (s *Server) mayPropose(ctx context.Context, cmd txn.Command) (auth.Caller, error) {
+	c, err := s.caller(ctx)
+	if err != nil || !s.rules().Enabled() || len(s.cfg.Node.Alarms()) > 0 { // alarms are told first
+		return c, err
+	}
+	if txn.Permit(s.rules(), c, cmd, s.cfg.Store) == nil {
+		return c, nil
+	}
+	// This member may not have heard of a change of the rules.
+	if err := s.confirm(ctx); err != nil {
+		return c, err
+	}
+	if c, err = s.caller(ctx); err != nil {
+		return c, err
+	}
+	return c, txn.Permit(s.rules(), c, cmd, s.cfg.Store)
+}
+
+// propose has cmd agreed on and translates the error.
+func propose[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, error) {
+	var none Resp
 	resp, err := s.cfg.Node.Propose(ctx, cmd)
 	if err != nil {
 		err = wireError(err)

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"limpet/auth"
 	"limpet/lease"
 	"limpet/raftfsm"
 	"limpet/txn"
@@ -23,6 +24,9 @@ type leaseServer struct {
 // LeaseGrant implements pb.LeaseServer. What must not differ between members,
 // the id and the effective time, is settled here, before proposing.
 func (l *leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	if err := l.s.known(ctx); err != nil {
+		return nil, err
+	}
 	grant := &pb.LeaseGrantRequest{ID: r.ID, TTL: max(r.TTL, l.s.minLeaseTTL())}
 	for grant.ID == 0 {
 		grant.ID = rand.Int64()
@@ -37,6 +41,9 @@ func (l *leaseServer) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (
 
 // LeaseRevoke implements pb.LeaseServer.
 func (l *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if err := l.s.known(ctx); err != nil {
+		return nil, err
+	}
 	resp, err := write[*pb.LeaseRevokeResponse](ctx, l.s, r)
 	if err != nil {
 		return nil, err
@@ -50,7 +57,8 @@ func (l *leaseServer) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest)
 func (s *Server) RevokeExpired(ctx context.Context, id int64) error {
 	// Only as the leader whose clock it was: one that was paused finds deadlines
 	// passed that were extended at the next one (etcd#15247).
-	_, err := s.cfg.Node.ProposeAsLeader(ctx, &pb.LeaseRevokeRequest{ID: id})
+	root := auth.Caller{User: auth.Root}
+	_, err := s.cfg.Node.ProposeAsLeader(ctx, &txn.As{Caller: root, Command: &pb.LeaseRevokeRequest{ID: id}})
 	if errors.Is(err, txn.ErrLeaseNotFound) {
 		return nil
 	}
@@ -89,6 +97,9 @@ func (l *leaseServer) keepAlive(g pb.Lease_LeaseKeepAliveServer) error {
 		// The header before the renewal: a lease revoked at revision 4 must not
 		// seem to have been alive at 4.
 		resp := &pb.LeaseKeepAliveResponse{ID: r.ID, Header: l.s.fill(&pb.ResponseHeader{})}
+		if err := overLease(g.Context(), l.s, r.ID, (*auth.Rules).Lease); err != nil {
+			return err
+		}
 		renewed, err := renew(g.Context(), l.s, r)
 		if err != nil {
 			return err
@@ -149,6 +160,13 @@ func (s *Server) LeadTimeToLive(_ context.Context, r *pb.LeaseTimeToLiveRequest)
 // LeaseTimeToLive implements pb.LeaseServer. An unknown lease is no error: its
 // TTL is -1.
 func (l *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	may := l.s.known
+	if r.Keys {
+		may = func(ctx context.Context) error { return overLease(ctx, l.s, r.ID, (*auth.Rules).ReadLease) }
+	}
+	if err := may(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.s.confirm(ctx); errors.Is(err, errTimeout) && l.s.cfg.Node.Leader() == 0 {
 		return nil, rpctypes.ErrGRPCNoLeader
 	} else if err != nil {
@@ -165,15 +183,24 @@ func (l *leaseServer) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLive
 		for _, k := range keys {
 			resp.Keys = append(resp.Keys, []byte(k))
 		}
+		if err := may(ctx); err != nil { // a key may have come
+			return nil, err
+		}
 	}
 	return resp, nil
 }
 
 // LeaseLeases implements pb.LeaseServer. As in etcd it is local, and works
 // without a leader.
-func (l *leaseServer) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+func (l *leaseServer) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	if err := l.s.known(ctx); err != nil {
+		return nil, err
+	}
 	resp := &pb.LeaseLeasesResponse{Header: l.s.fill(&pb.ResponseHeader{})}
 	for _, id := range l.s.cfg.Lease.Leases() {
+		if err := overLease(ctx, l.s, id, (*auth.Rules).ReadLease); err != nil {
+			return nil, err
+		}
 		resp.Leases = append(resp.Leases, &pb.LeaseStatus{ID: id})
 	}
 	return resp, nil

@@ -25,6 +25,13 @@ type maintenanceServer struct {
 
 // Alarm implements pb.MaintenanceServer.
 func (m *maintenanceServer) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	may := m.s.admin
+	if r.Action == pb.AlarmRequest_GET {
+		may = m.s.known
+	}
+	if err := may(ctx); err != nil {
+		return nil, err
+	}
 	if r.Action == pb.AlarmRequest_GET {
 		// etcd has this go through its log, as it does a change of alarms.
 		if err := m.s.confirm(ctx); errors.Is(err, errTimeout) && m.s.cfg.Node.Leader() == 0 {
@@ -54,8 +61,11 @@ func wireAlarm(a txn.Alarm) *pb.AlarmMember {
 
 // Status implements pb.MaintenanceServer. It is local and works without a
 // leader.
-func (m *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.StatusResponse, error) {
+func (m *maintenanceServer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
 	s := m.s
+	if err := s.known(ctx); err != nil {
+		return nil, err
+	}
 	st, size := s.cfg.Node.Status(), s.cfg.Store.Stats()
 	resp := &pb.StatusResponse{
 		Header:  s.fill(&pb.ResponseHeader{}),
@@ -76,6 +86,9 @@ func (m *maintenanceServer) Status(context.Context, *pb.StatusRequest) (*pb.Stat
 
 // Defragment implements pb.MaintenanceServer.
 func (m *maintenanceServer) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if err := m.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	if g := m.s.cfg.Metrics; g != nil {
 		g.Defragmenting.Inc()
 		defer g.Defragmenting.Dec()
@@ -88,6 +101,9 @@ func (m *maintenanceServer) Defragment(ctx context.Context, _ *pb.DefragmentRequ
 
 // Hash implements pb.MaintenanceServer.
 func (m *maintenanceServer) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
+	if err := m.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	h, err := m.s.cfg.Store.HashKV(ctx, 0)
 	if err != nil {
 		return nil, wireError(err)
@@ -97,6 +113,9 @@ func (m *maintenanceServer) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.Ha
 
 // HashKV implements pb.MaintenanceServer. The hash is etcd's own.
 func (m *maintenanceServer) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	if err := m.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	h, err := m.s.cfg.Store.HashKV(ctx, r.Revision)
 	if err != nil {
 		return nil, wireError(err)
@@ -112,6 +131,9 @@ const snapshotChunk = 32 << 10
 // Snapshot implements pb.MaintenanceServer: the database as one SQLite file,
 // then its SHA-256.
 func (m *maintenanceServer) Snapshot(_ *pb.SnapshotRequest, out pb.Maintenance_SnapshotServer) error {
+	if err := m.s.admin(out.Context()); err != nil {
+		return err
+	}
 	w := &snapshotWriter{out: out, sum: sha256.New()}
 	err := m.s.cfg.Store.Image(out.Context(), func(n int64) error { w.left = n; return nil }, w)
 	if err == nil {
@@ -159,6 +181,9 @@ func (w *snapshotWriter) finish() error {
 
 // MoveLeader implements pb.MaintenanceServer. Only the leader does it.
 func (m *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*pb.MoveLeaderResponse, error) {
+	if err := m.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	if m.s.cfg.Node.Leader() != m.s.cfg.MemberID {
 		return nil, rpctypes.ErrGRPCNotLeader
 	}
@@ -181,7 +206,10 @@ func (m *maintenanceServer) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequ
 // Downgrade implements pb.MaintenanceServer. The storage format has no older
 // version to go to, so nothing can be enabled; validating and cancelling
 // answer as etcd does.
-func (m *maintenanceServer) Downgrade(_ context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+func (m *maintenanceServer) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+	if err := m.s.admin(ctx); err != nil {
+		return nil, err
+	}
 	resp := &pb.DowngradeResponse{Header: m.s.fill(&pb.ResponseHeader{}), Version: minorVersion(semver.New(ClusterVersion))}
 	switch r.Action {
 	case pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE:

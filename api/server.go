@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/lease"
+	"limpet/login"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
 	"limpet/watch"
@@ -33,12 +34,14 @@ type Config struct {
 	Node  *raftfsm.Node
 	Hub   *watch.Hub
 	Lease *lease.Lessor
+	Login *login.Desk
 
 	// Lead has the member that leads do a call of its peer service, LeadMemberAdd
 	// and others; raftfsm.ErrNoLeader or ErrNotLeader if there is none, or it
 	// ceased to lead before anything happened. nil: there are no other members.
 	Lead func(ctx context.Context, method string, req, resp proto.Message) error
 
+	CertUsers       bool          // a client's certificate names its user
 	RelaxedReconfig bool          // do not protect the quorum when members change
 	MaxLearners     int           // learners added by hand; 0: no bound
 	MaxTxnOps       int           // 128
@@ -98,6 +101,7 @@ func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterLeaseServer(g, &leaseServer{s: s})
 	pb.RegisterClusterServer(g, &clusterServer{s: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{s: s})
+	pb.RegisterAuthServer(g, &authServer{s: s})
 }
 
 // fill completes a response header: whose answer it is and, unless the answer

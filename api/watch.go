@@ -82,6 +82,9 @@ func (ws *watchServer) create(ctx context.Context, r *pb.WatchCreateRequest, str
 	if len(key) == 0 {
 		key = []byte{0}
 	}
+	if err := ws.permitted(ctx, key, r.RangeEnd); err != nil {
+		return stream.Reject(ctx, err)
+	}
 	end, single := sqlstore.End(key, r.RangeEnd)
 	req := watch.Request{
 		ID:    r.WatchId,
@@ -93,6 +96,17 @@ func (ws *watchServer) create(ctx context.Context, r *pb.WatchCreateRequest, str
 		req.NoDelete = req.NoDelete || f == pb.WatchCreateRequest_NODELETE
 	}
 	return stream.Watch(ctx, req)
+}
+
+// permitted returns an error, in the words that a client gets, unless the caller
+// may read what it wants to watch. It is asked once: as in etcd, a watch that runs
+// goes on whatever becomes of its user.
+func (ws *watchServer) permitted(ctx context.Context, key, end []byte) error {
+	c, err := ws.s.caller(ctx)
+	if err == nil {
+		err = ws.s.rules().Read(c, key, end)
+	}
+	return wireError(err)
 }
 
 func (ws *watchServer) send(ctx context.Context, g pb.Watch_WatchServer, stream *watch.Stream) error {

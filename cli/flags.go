@@ -74,6 +74,19 @@ func number[T ~int | ~int64 | ~uint32 | ~uint64](name, category, usage string, g
 	}
 }
 
+// seconds is a duration that etcd gives in seconds, without a unit.
+func seconds(name, category, usage string, get func(*server.Config) *time.Duration) setting {
+	def := server.DefaultConfig()
+	return setting{
+		flag: &cli.Int64Flag{Name: name, Category: category, Usage: usage + ", in seconds", Value: int64(get(&def).Seconds()), EnvVars: envNames(name)},
+		name: name,
+		apply: func(c *cli.Context, cfg *server.Config) error {
+			*get(cfg) = time.Duration(c.Int64(name)) * time.Second
+			return nil
+		},
+	}
+}
+
 // millis is a duration that etcd gives in milliseconds, without a unit.
 func millis(name, category, usage string, get func(*server.Config) *time.Duration) setting {
 	def := server.DefaultConfig()
@@ -109,6 +122,7 @@ const (
 	catMember  = "Member"
 	catCluster = "Cluster"
 	catClients = "Clients"
+	catUsers   = "Users"
 	catLimits  = "Limits"
 	catCompact = "Compaction"
 	catTell    = "Logs and metrics"
@@ -144,6 +158,9 @@ func settings() []setting {
 		text("initial-cluster", catCluster, "members to begin with, as name=url", func(c *C) *string { return &c.InitialCluster }),
 		text("initial-cluster-state", catCluster, "new or existing", func(c *C) *string { return &c.InitialClusterState }),
 		text("initial-cluster-token", catCluster, "name of the cluster to begin", func(c *C) *string { return &c.InitialClusterToken }),
+		text("auth-token", catUsers, "tokens for users that have logged in: simple, or jwt,sign-method=RS256,pub-key=FILE,priv-key=FILE,ttl=10m", func(c *C) *string { return &c.Login.Token }),
+		seconds("auth-token-ttl", catUsers, "how long a simple token lives that is not used", func(c *C) *time.Duration { return &c.Login.TokenTTL }),
+		number("bcrypt-cost", catUsers, "work of checking a password, 4 to 31; each step doubles it", func(c *C) *int { return &c.Login.Cost }),
 		number("quota-backend-bytes", catLimits, "size of the database at which writes are refused; 0 is 2 GiB, negative no limit", func(c *C) *int64 { return &c.QuotaBytes }),
 		number("max-txn-ops", catLimits, "operations in one transaction", func(c *C) *int { return &c.MaxTxnOps }),
 		number("max-request-bytes", catLimits, "bytes of one request", func(c *C) *int { return &c.MaxRequestBytes }),

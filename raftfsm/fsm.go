@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 	"limpet/txn"
 )
@@ -27,6 +28,7 @@ type fsm struct {
 	// that changed it.
 	alarms  atomic.Pointer[[]txn.Alarm]
 	members atomic.Pointer[Membership]
+	rules   atomic.Pointer[auth.Rules]
 	term    uint64 // of the newest entry applied
 }
 
@@ -121,10 +123,11 @@ func (f *fsm) applyEntry(l *raft.Log, answers []answer) []answer {
 		panic(fmt.Sprintf("apply index %d: %v", l.Index, err))
 	}
 	ours := f.proposer.take(head)
+	at := txn.Moment{Index: l.Index, UnixMilli: head.time}
 	if ours != nil {
 		// The commands are at hand as they were decoded from the wire.
 		for _, p := range ours {
-			resp, err := f.state.Apply(p.cmd, head.time)
+			resp, err := f.state.Apply(p.cmd, at)
 			answers = append(answers, answer{p, result{resp, err}})
 		}
 	} else {
@@ -134,7 +137,7 @@ func (f *fsm) applyEntry(l *raft.Log, answers []answer) []answer {
 		}
 		for _, cmd := range cmds {
 			// Nobody here waits for the answer.
-			_, _ = f.state.Apply(cmd, head.time)
+			_, _ = f.state.Apply(cmd, at)
 		}
 	}
 	return answers
@@ -146,6 +149,9 @@ func (f *fsm) tell(e txn.Effects) {
 	}
 	if e.Members {
 		f.publishMembers()
+	}
+	if e.Rules {
+		f.rules.Store(f.state.Rules())
 	}
 	if f.cfg.OnEffects != nil {
 		f.cfg.OnEffects(e)
@@ -188,7 +194,8 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		// The old state does not belong to the new database.
 		panic(fmt.Sprintf("read the adopted database: %v", err))
 	}
-	effects := txn.Effects{Alarms: true, Members: true}
+	// Who logged in meanwhile is not known, nor who changed a password.
+	effects := txn.Effects{Alarms: true, Members: true, Rules: true, Tokens: []auth.TokenChange{{}}}
 	effects.Granted, effects.Revoked = diffLeases(f.state.Leases(), state.Leases())
 	f.state = state
 	if f.cfg.OnJump != nil {

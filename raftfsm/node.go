@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 	"limpet/txn"
 )
@@ -157,6 +158,7 @@ func (n *Node) open() error {
 	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, mark: n.mark, committed: n.committed}
 	n.fsm.publishAlarms()
 	n.fsm.publishMembers()
+	n.fsm.rules.Store(state.Rules())
 	if n.cfg.OnEffects != nil {
 		n.cfg.OnEffects(txn.Effects{Granted: state.Leases()})
 	}
@@ -426,6 +428,9 @@ func (n *Node) Leading() bool { return n.leading.Load() && !n.stalled() }
 
 // Alarms lists the raised alarms.
 func (n *Node) Alarms() []txn.Alarm { return *n.fsm.alarms.Load() }
+
+// Rules are who may do what, as of what is applied.
+func (n *Node) Rules() *auth.Rules { return n.fsm.rules.Load() }
 
 // Membership is what the members have agreed on about themselves.
 func (n *Node) Membership() *Membership { return n.fsm.members.Load() }

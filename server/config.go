@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"limpet/cluster"
+	"limpet/login"
 	"limpet/trust"
 )
 
@@ -50,6 +51,8 @@ type Config struct {
 	KeepaliveTimeout  time.Duration
 	ProgressEvery     time.Duration
 
+	Login login.Config
+
 	AutoCompactionMode      string // periodic or revision
 	AutoCompactionRetention string // a duration, hours, or a number of revisions; 0: off
 
@@ -84,6 +87,7 @@ func DefaultConfig() Config {
 		KeepaliveInterval:       2 * time.Hour,
 		KeepaliveTimeout:        20 * time.Second,
 		ProgressEvery:           10 * time.Minute,
+		Login:                   login.Config{Token: "simple", TokenTTL: login.DefaultTokenTTL, Cost: login.DefaultCost},
 		AutoCompactionMode:      "periodic",
 		AutoCompactionRetention: "0",
 		Metrics:                 "basic",

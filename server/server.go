@@ -19,6 +19,7 @@ import (
 	"limpet/cluster"
 	"limpet/discovery"
 	"limpet/lease"
+	"limpet/login"
 	"limpet/memtune"
 	"limpet/peer"
 	"limpet/raftfsm"
@@ -49,6 +50,7 @@ type Server struct {
 	node    *raftfsm.Node
 	hub     *watch.Hub
 	lessor  *lease.Lessor
+	desk    *login.Desk
 	api     *api.Server
 	streams *api.Streams
 	metrics *ops.Metrics
@@ -105,6 +107,11 @@ func (s *Server) listen(context.Context) error {
 		return err
 	}
 	if err := s.cfg.readToken(); err != nil {
+		return err
+	}
+	var err error
+	s.desk, err = login.Open(s.cfg.Login, func(ctx context.Context, index uint64) error { return s.store.WaitApplied(ctx, index) })
+	if err != nil {
 		return err
 	}
 	clients, err := listenAll("listen-client-urls", s.cfg.ListenClientURLs)

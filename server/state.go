@@ -77,6 +77,7 @@ func (s *Server) effects(e txn.Effects) {
 	for _, id := range e.Revoked {
 		s.lessor.Revoked(id)
 	}
+	s.desk.Simple.Change(e.Tokens)
 	s.metrics.Applied(e)
 	if e.Members {
 		s.local.Wake()
@@ -103,7 +104,7 @@ func (s *Server) led(leading bool) {
 func (s *Server) build() {
 	s.api = api.New(api.Config{
 		ClusterID: s.clusterID, MemberID: s.dir.now().member(),
-		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Lead: s.local.CallLeader,
+		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Login: s.desk, Lead: s.local.CallLeader,
 		RelaxedReconfig: !s.cfg.StrictReconfig, MaxLearners: s.cfg.MaxLearners,
 		MaxTxnOps: s.cfg.MaxTxnOps, MaxRequestBytes: s.cfg.MaxRequestBytes, QuotaBytes: s.cfg.QuotaBytes,
 		ElectionTimeout: s.cfg.Election, ProgressEvery: s.cfg.ProgressEvery,

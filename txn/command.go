@@ -1,126 +1,164 @@
 package txn
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
+
+	"limpet/auth"
 )
 
-// Command is one of *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest,
-// *pb.CompactionRequest, *pb.LeaseGrantRequest, *pb.LeaseRevokeRequest,
-// *pb.AlarmRequest, *Found, *Member, *MemberAdd, *MemberRemove, *MemberUpdate,
-// *MemberPromote or *MemberRelease.
+// Command is a pointer to one of the types in kinds, or *As.
 type Command any
 
+// As is a command of a client, with what is known of the caller while
+// authentication is enabled. Login has the user for the caller.
+type As struct {
+	Caller  auth.Caller
+	Command Command // not an As
+}
+
+// Login issues a simple token to the caller, whose password was right at the
+// caller's revision. Its effect is a login, its response the token.
+type Login struct {
+	Prefix string `json:"prefix"` // random; the index of the entry follows
+}
+
 // Kinds of commands in an entry. The numbers are on disk: never reuse one.
-const (
-	kindPut byte = iota + 1
-	kindDeleteRange
-	kindTxn
-	kindCompact
-	kindLeaseGrant
-	kindLeaseRevoke
-	kindAlarm
-	kindMember
-	kindFound
-	kindMemberAdd
-	kindMemberRemove
-	kindMemberUpdate
-	kindMemberPromote
-	kindMemberRelease
-)
+const kindAs = 15
+
+// kinds has the others. etcd's messages are encoded by protobuf, our own types
+// as JSON.
+var kinds = map[byte]func() Command{
+	1:  func() Command { return new(pb.PutRequest) },
+	2:  func() Command { return new(pb.DeleteRangeRequest) },
+	3:  func() Command { return new(pb.TxnRequest) },
+	4:  func() Command { return new(pb.CompactionRequest) },
+	5:  func() Command { return new(pb.LeaseGrantRequest) },
+	6:  func() Command { return new(pb.LeaseRevokeRequest) },
+	7:  func() Command { return new(pb.AlarmRequest) },
+	8:  func() Command { return new(Member) },
+	9:  func() Command { return new(Found) },
+	10: func() Command { return new(MemberAdd) },
+	11: func() Command { return new(MemberRemove) },
+	12: func() Command { return new(MemberUpdate) },
+	13: func() Command { return new(MemberPromote) },
+	14: func() Command { return new(MemberRelease) },
+
+	16: func() Command { return new(Login) },
+	17: func() Command { return new(pb.AuthEnableRequest) },
+	18: func() Command { return new(pb.AuthDisableRequest) },
+	19: func() Command { return new(pb.AuthUserAddRequest) },
+	20: func() Command { return new(pb.AuthUserDeleteRequest) },
+	21: func() Command { return new(pb.AuthUserChangePasswordRequest) },
+	22: func() Command { return new(pb.AuthUserGrantRoleRequest) },
+	23: func() Command { return new(pb.AuthUserRevokeRoleRequest) },
+	24: func() Command { return new(pb.AuthRoleAddRequest) },
+	25: func() Command { return new(pb.AuthRoleDeleteRequest) },
+	26: func() Command { return new(pb.AuthRoleGrantPermissionRequest) },
+	27: func() Command { return new(pb.AuthRoleRevokePermissionRequest) },
+}
+
+// kindOf is the inverse of kinds.
+var kindOf = func() map[reflect.Type]byte {
+	m := make(map[reflect.Type]byte, len(kinds))
+	for kind, empty := range kinds {
+		m[reflect.TypeOf(empty())] = kind
+	}
+	return m
+}()
 
 // Append encodes cmd behind b: its kind and its bytes. The length is the
 // caller's to keep.
 func Append(b []byte, cmd Command) (kind byte, out []byte, err error) {
-	switch c := cmd.(type) {
-	case *pb.PutRequest:
-		kind = kindPut
-	case *pb.DeleteRangeRequest:
-		kind = kindDeleteRange
-	case *pb.TxnRequest:
-		kind = kindTxn
-	case *pb.CompactionRequest:
-		kind = kindCompact
-	case *pb.LeaseGrantRequest:
-		kind = kindLeaseGrant
-	case *pb.LeaseRevokeRequest:
-		kind = kindLeaseRevoke
-	case *pb.AlarmRequest:
-		kind = kindAlarm
-	case *Member:
-		return kindMember, append(b, encode(c)...), nil
-	case *Found:
-		return kindFound, append(b, encode(c)...), nil
-	case *MemberAdd:
-		return kindMemberAdd, append(b, encode(c)...), nil
-	case *MemberRemove:
-		return kindMemberRemove, append(b, encode(c)...), nil
-	case *MemberUpdate:
-		return kindMemberUpdate, append(b, encode(c)...), nil
-	case *MemberPromote:
-		return kindMemberPromote, append(b, encode(c)...), nil
-	case *MemberRelease:
-		return kindMemberRelease, append(b, encode(c)...), nil
-	default:
+	if as, ok := cmd.(*As); ok {
+		return appendAs(b, as)
+	}
+	kind, ok := kindOf[reflect.TypeOf(cmd)]
+	if !ok {
 		return 0, nil, fmt.Errorf("txn: no encoding for command %T", cmd)
 	}
-	out, err = proto.MarshalOptions{}.MarshalAppend(b, cmd.(proto.Message))
+	m, ok := cmd.(proto.Message)
+	if !ok {
+		return kind, append(b, encode(cmd)...), nil
+	}
+	out, err = proto.MarshalOptions{}.MarshalAppend(b, m)
 	return kind, out, err
 }
 
-// Decode is the inverse of Append. It keeps no reference to data.
-func Decode(kind byte, data []byte) (Command, error) {
-	var m proto.Message
-	switch kind {
-	case kindPut:
-		m = new(pb.PutRequest)
-	case kindDeleteRange:
-		m = new(pb.DeleteRangeRequest)
-	case kindTxn:
-		m = new(pb.TxnRequest)
-	case kindCompact:
-		m = new(pb.CompactionRequest)
-	case kindLeaseGrant:
-		m = new(pb.LeaseGrantRequest)
-	case kindLeaseRevoke:
-		m = new(pb.LeaseRevokeRequest)
-	case kindAlarm:
-		m = new(pb.AlarmRequest)
-	default:
-		return decodeJSON(kind, data)
+// appendAs encodes
+//
+//	uvarint      the revision of the rules
+//	uvarint      length of the user's name
+//	bytes        the name
+//	byte         kind of the command
+//	bytes        the command
+func appendAs(b []byte, as *As) (kind byte, out []byte, err error) {
+	b = binary.AppendUvarint(b, as.Caller.Revision)
+	b = binary.AppendUvarint(b, uint64(len(as.Caller.User)))
+	b = append(b, as.Caller.User...)
+	at := len(b)
+	inner, out, err := Append(append(b, 0), as.Command)
+	switch {
+	case err != nil:
+		return 0, nil, err
+	case inner == kindAs:
+		return 0, nil, errNestedAs
 	}
-	return m, proto.Unmarshal(data, m)
+	out[at] = inner
+	return kindAs, out, nil
 }
 
-func decodeJSON(kind byte, data []byte) (Command, error) {
-	var c Command
-	switch kind {
-	case kindMember:
-		c = new(Member)
-	case kindFound:
-		c = new(Found)
-	case kindMemberAdd:
-		c = new(MemberAdd)
-	case kindMemberRemove:
-		c = new(MemberRemove)
-	case kindMemberUpdate:
-		c = new(MemberUpdate)
-	case kindMemberPromote:
-		c = new(MemberPromote)
-	case kindMemberRelease:
-		c = new(MemberRelease)
-	default:
+var (
+	errNestedAs = errors.New("txn: a caller within a caller")
+	errAs       = errors.New("txn: a caller that cannot be read")
+)
+
+// Decode is the inverse of Append. It keeps no reference to data.
+func Decode(kind byte, data []byte) (Command, error) {
+	if kind == kindAs {
+		return decodeAs(data)
+	}
+	empty, ok := kinds[kind]
+	if !ok {
 		return nil, fmt.Errorf("txn: unknown command kind %d: written by a newer limpet", kind)
 	}
-	if err := json.Unmarshal(data, c); err != nil {
+	cmd := empty()
+	if m, ok := cmd.(proto.Message); ok {
+		return cmd, proto.Unmarshal(data, m)
+	}
+	if err := json.Unmarshal(data, cmd); err != nil {
 		return nil, err
 	}
-	if a, ok := c.(*MemberAdd); ok && a.Member == nil {
+	if a, ok := cmd.(*MemberAdd); ok && a.Member == nil {
 		return nil, errors.New("txn: an addition without a member")
 	}
-	return c, nil
+	return cmd, nil
+}
+
+func decodeAs(data []byte) (Command, error) {
+	as := new(As)
+	rev, w := binary.Uvarint(data)
+	if w <= 0 {
+		return nil, errAs
+	}
+	data = data[w:]
+	n, w := binary.Uvarint(data)
+	if w <= 0 || n >= uint64(len(data)-w) { // the kind follows
+		return nil, errAs
+	}
+	data = data[w:]
+	as.Caller = auth.Caller{User: string(data[:n]), Revision: rev}
+	kind, data := data[n], data[n+1:]
+	if kind == kindAs {
+		return nil, errNestedAs
+	}
+	var err error
+	as.Command, err = Decode(kind, data)
+	return as, err
 }

@@ -8,13 +8,15 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
+
+	"limpet/auth"
 )
 
 // TestImports keeps the package pure (I4): no clock, randomness, environment,
@@ -68,7 +70,36 @@ func randomLog(t *testing.T, r *rand.Rand, n int) []logEntry {
 	return log
 }
 
+// randomCommand comes from nobody, a user or, more often, root.
 func randomCommand(r *rand.Rand, i int64) Command {
+	caller := []auth.Caller{{}, {User: "u1", Revision: 1 + r.Uint64N(20)}, {User: auth.Root, Revision: 1 << 40}}[min(2, r.IntN(10))]
+	cmd := randomPlain(r, i)
+	if r.IntN(12) == 0 {
+		cmd = randomRules(r)
+	}
+	if caller != (auth.Caller{}) {
+		return &As{caller, cmd}
+	}
+	return cmd
+}
+
+func randomRules(r *rand.Rand) Command {
+	user := []string{auth.Root, auth.Root, "u1", "u2"}[r.IntN(4)]
+	role := []string{auth.Root, auth.Root, "r1", "r2"}[r.IntN(4)]
+	perm := &authpb.Permission{PermType: authpb.Permission_Type(r.IntN(3)), Key: randomKey(r), RangeEnd: []byte{0}}
+	return []Command{
+		&pb.AuthUserAddRequest{Name: user, HashedPassword: "cg==", Options: &authpb.UserAddOptions{NoPassword: r.IntN(4) == 0}},
+		&pb.AuthUserAddRequest{Name: user, HashedPassword: "cg=="}, &pb.AuthRoleAddRequest{Name: role},
+		&pb.AuthUserGrantRoleRequest{User: user, Role: role}, &pb.AuthUserGrantRoleRequest{User: user, Role: role},
+		&pb.AuthRoleGrantPermissionRequest{Name: role, Perm: perm}, &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: perm},
+		&pb.AuthRoleRevokePermissionRequest{Role: role, Key: perm.Key, RangeEnd: perm.RangeEnd},
+		&pb.AuthUserChangePasswordRequest{Name: user, HashedPassword: "cg=="},
+		&pb.AuthEnableRequest{}, &pb.AuthEnableRequest{}, &pb.AuthDisableRequest{}, &Login{Prefix: "p"},
+		&pb.AuthUserRevokeRoleRequest{Name: user, Role: role}, &pb.AuthUserDeleteRequest{Name: user}, &pb.AuthRoleDeleteRequest{Role: role},
+	}[r.IntN(16)]
+}
+
+func randomPlain(r *rand.Rand, i int64) Command {
 	switch n := r.IntN(100); {
 	case n < 40:
 		return randomPut(r)
@@ -183,7 +214,7 @@ func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen 
 		if err != nil {
 			t.Fatal(err)
 		}
-		out.answers = append(out.answers, answer(m.state.Apply(cmd, e.time)))
+		out.answers = append(out.answers, answer(m.state.Apply(cmd, Moment{Index: uint64(i + 1), UnixMilli: e.time})))
 		publish, flush, reopen := cut(i)
 		if publish || flush || reopen {
 			m.state.kv.Publish(uint64(i + 1))
@@ -209,7 +240,7 @@ func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen 
 	}
 	out.hash = fmt.Sprintf("%+v", h)
 	var records []string
-	for _, kind := range []string{recordLease, recordAlarm, recordMember} {
+	for _, kind := range []string{recordLease, recordAlarm, recordMember, auth.RecordUser, auth.RecordRole, auth.RecordAuth} {
 		err := m.store.Records(kind, func(name string, data []byte) error {
 			records = append(records, fmt.Sprint(kind, name, string(data)))
 			return nil
@@ -265,10 +296,10 @@ func TestErrorsChangeNothing(t *testing.T) {
 	errs := 0
 	for i, e := range randomLog(t, r, 1500) {
 		cmd, _ := Decode(e.kind, e.data)
-		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted))
-		if _, err := m.state.Apply(cmd, 0); err != nil {
+		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted), m.state.rules.Revision(), len(m.state.effects.Tokens))
+		if _, err := m.state.Apply(cmd, Moment{}); err != nil {
 			errs++
-			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted))
+			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted), m.state.rules.Revision(), len(m.state.effects.Tokens))
 			if before != after || m.state.kv.Changes() != 0 {
 				t.Fatalf("command %d %v: %v, and %s became %s", i, cmd, err, before, after)
 			}
@@ -282,8 +313,8 @@ func TestErrorsChangeNothing(t *testing.T) {
 // TestCommandsSurviveEncoding: Decode undoes Append for every kind.
 func TestCommandsSurviveEncoding(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
-	kinds := map[byte]bool{}
-	for range 2000 {
+	seen := map[byte]bool{}
+	for range 4000 {
 		cmd := randomCommand(r, 100)
 		prefix := []byte("before")
 		kind, data, err := Append(prefix, cmd)
@@ -291,11 +322,18 @@ func TestCommandsSurviveEncoding(t *testing.T) {
 			t.Fatalf("Append(%v) = %q, %v", cmd, data, err)
 		}
 		data = data[len(prefix):]
-		kinds[kind] = true
+		seen[kind] = true
 		got, err := Decode(kind, data)
 		if err != nil {
 			t.Fatalf("Decode(%d, %q): %v", kind, data, err)
 		}
+		if as, ok := cmd.(*As); ok {
+			if got.(*As).Caller != as.Caller {
+				t.Fatalf("the caller %+v became %+v", as.Caller, got.(*As).Caller)
+			}
+			cmd, got = as.Command, got.(*As).Command
+		}
+		seen[kindOf[reflect.TypeOf(cmd)]] = true
 		want, isMessage := cmd.(proto.Message)
 		if isMessage && !proto.Equal(got.(proto.Message), want) || !isMessage && !reflect.DeepEqual(got, cmd) {
 			t.Fatalf("Decode gives %v, want %v", got, cmd)
@@ -306,16 +344,22 @@ func TestCommandsSurviveEncoding(t *testing.T) {
 			t.Fatalf("the command %v lives in the buffer it was decoded from", got)
 		}
 	}
-	if len(kinds) != int(kindMemberRelease) {
-		t.Errorf("kinds %v, want all %d", kinds, kindMemberRelease)
+	if len(seen) != len(kinds)+1 { // As, too
+		t.Errorf("kinds %v, want all %d", seen, len(kinds)+1)
 	}
 }
 
 // TestKindsOnDisk: these numbers are in people's logs.
 func TestKindsOnDisk(t *testing.T) {
-	got := []byte{kindPut, kindDeleteRange, kindTxn, kindCompact, kindLeaseGrant, kindLeaseRevoke, kindAlarm, kindMember}
-	if want := []byte{1, 2, 3, 4, 5, 6, 7, 8}; !slices.Equal(got, want) {
-		t.Errorf("kinds %v, want %v", got, want)
+	for want, cmd := range map[byte]Command{
+		1: &pb.PutRequest{}, 2: &pb.DeleteRangeRequest{}, 3: &pb.TxnRequest{}, 4: &pb.CompactionRequest{}, 5: &pb.LeaseGrantRequest{},
+		6: &pb.LeaseRevokeRequest{}, 7: &pb.AlarmRequest{}, 8: &Member{}, 9: &Found{}, 10: &MemberAdd{}, 11: &MemberRemove{}, 12: &MemberUpdate{},
+		13: &MemberPromote{}, 14: &MemberRelease{}, 15: &As{Command: &Login{}}, 16: &Login{}, 17: &pb.AuthEnableRequest{},
+		22: &pb.AuthUserGrantRoleRequest{}, 27: &pb.AuthRoleRevokePermissionRequest{},
+	} {
+		if got, _, err := Append(nil, cmd); got != want || err != nil {
+			t.Errorf("kind of %T: %d, %v; want %d", cmd, got, err, want)
+		}
 	}
 }
 
@@ -327,16 +371,25 @@ func TestDecodeRefuses(t *testing.T) {
 	}{
 		{0, "", "unknown command kind 0"},
 		{99, "", "newer limpet"},
-		{kindPut, "\xff\xff\xff", ""},
-		{kindMember, "{", ""},
-		{kindMember, "", ""},
+		{1, "\xff\xff\xff", ""},
+		{8, "{", ""},
+		{8, "", ""},
+		{kindAs, "", "cannot be read"},
+		{kindAs, "\x01", "cannot be read"},
+		{kindAs, "\x01\x00", "cannot be read"},
+		{kindAs, "\x01\x05root\x10{}", ""},
+		{kindAs, "\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "cannot be read"},
+		{kindAs, "\x01\x04root\x0f\x01\x00\x10{}", "within a caller"},
+		{kindAs, "\x01\x04root\x63", "newer limpet"},
 	} {
 		if cmd, err := Decode(tc.kind, []byte(tc.data)); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("Decode(%d, %q) = %v, %v; want an error with %q", tc.kind, tc.data, cmd, err, tc.want)
 		}
 	}
-	if _, _, err := Append(nil, "no command"); err == nil {
-		t.Error("Append took a string")
+	for _, cmd := range []Command{"no command", &As{Command: "no command"}, &As{Command: &As{Command: &Login{}}}} {
+		if _, _, err := Append(nil, cmd); err == nil {
+			t.Errorf("Append took %v", cmd)
+		}
 	}
 }
 
@@ -344,6 +397,7 @@ func TestDecodeRefuses(t *testing.T) {
 func TestBadRecords(t *testing.T) {
 	for _, rec := range [][3]string{
 		{recordLease, "seven", "{}"}, {recordLease, "7", "{"}, {recordAlarm, "x", "["}, {recordMember, "1", "nonsense"},
+		{auth.RecordUser, "u", "["}, {auth.RecordRole, "r", "{"}, {auth.RecordAuth, "", "1"},
 	} {
 		m := newMachine(t)
 		m.state.kv.SetRecord(rec[0], rec[1], []byte(rec[2]))
@@ -368,7 +422,7 @@ func BenchmarkApplyPut(b *testing.B) {
 	}
 	b.ResetTimer()
 	for i := 0; b.Loop(); i++ {
-		if _, err := m.state.Apply(&pb.PutRequest{Key: keys[i%len(keys)], Value: value}, 1); err != nil {
+		if _, err := m.state.Apply(&pb.PutRequest{Key: keys[i%len(keys)], Value: value}, Moment{UnixMilli: 1}); err != nil {
 			b.Fatal(err)
 		}
 		if i%64 == 63 {
@@ -389,7 +443,7 @@ func BenchmarkApplyTxn(b *testing.B) {
 			Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: rev}}},
 			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}}},
 			Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}},
-		}, 1)
+		}, Moment{UnixMilli: 1})
 		if err != nil || !resp.(*pb.TxnResponse).Succeeded {
 			b.Fatal(resp, err)
 		}

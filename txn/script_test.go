@@ -3,9 +3,11 @@ package txn
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 )
 
@@ -27,13 +30,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	open        an empty state
 //	apply       one command a line, in one batch:
 //	            put|delete|txn|compact|grant|revoke|alarm REQUEST,
-//	            found|member|madd|mremove|mupdate|mpromote|mrelease JSON
+//	            found|member|madd|mremove|mupdate|mpromote|mrelease|login JSON
+//	            enable|disable|useradd|userdel|passwd|grantrole|revokerole|roleadd|
+//	            roledel|permit|withdraw REQUEST of etcd's Auth service
+//	            as:USER@REVISION and one of these: that caller's
 //	range REQUEST | readtxn REQUEST     from the published view
 //	compare     which results hold for each line
 //	chunk KEY END limit=N
 //	cost        what each line would cost
 //	readonly    what each txn line is
-//	state       leases, alarms, cluster, members
+//	state       leases, alarms, cluster, members, rules
 //	effects     since the last call
 //	lease ID    the keys attached
 //	reopen      the state from disk
@@ -100,7 +106,7 @@ func (sc *script) run() string {
 		return ""
 	case "apply":
 		return sc.each(func(cmd Command) string {
-			resp, err := sc.at.state.Apply(cmd, 1_700_000_000_000)
+			resp, err := sc.at.state.Apply(cmd, Moment{Index: 7, UnixMilli: 1_700_000_000_000})
 			return answer(resp, err)
 		})
 	case "cost":
@@ -147,6 +153,9 @@ func (sc *script) inspect() string {
 		fmt.Fprintf(&out, "leases %v\nalarms %v\ncluster %d from %d, removed %v\n", st.Leases(), st.Alarms(), id, recovered, st.Removed())
 		for _, m := range st.Members() {
 			fmt.Fprintf(&out, "%s\n", encode(m))
+		}
+		for _, r := range st.Rules().Records(auth.NewRules()) {
+			fmt.Fprintf(&out, "%s %s %s\n", r.Kind, r.Name, r.Data)
 		}
 		return out.String()
 	case "effects":
@@ -197,26 +206,34 @@ func (sc *script) each(fn func(Command) string) string {
 
 func (sc *script) command(line string) Command {
 	verb, text, _ := strings.Cut(line, " ")
-	if kind, ok := map[string]byte{
-		"found": kindFound, "member": kindMember, "madd": kindMemberAdd, "mremove": kindMemberRemove,
-		"mupdate": kindMemberUpdate, "mpromote": kindMemberPromote, "mrelease": kindMemberRelease,
-	}[verb]; ok {
-		c, err := Decode(kind, []byte(text))
+	if name, ok := strings.CutPrefix(verb, "as:"); ok {
+		name, rev, _ := strings.Cut(name, "@")
+		n, err := strconv.ParseUint(rev, 10, 64)
 		if err != nil {
 			sc.d.Fatalf(sc.t, "%s: %v", line, err)
 		}
-		return c
+		return &As{auth.Caller{User: name, Revision: n}, sc.command(text)}
 	}
-	messages := map[string]proto.Message{
+	cmd := map[string]Command{
 		"put": new(pb.PutRequest), "delete": new(pb.DeleteRangeRequest), "txn": new(pb.TxnRequest), "compact": new(pb.CompactionRequest),
 		"grant": new(pb.LeaseGrantRequest), "revoke": new(pb.LeaseRevokeRequest), "alarm": new(pb.AlarmRequest),
-	}
-	m := messages[verb]
-	if m == nil {
+		"found": new(Found), "member": new(Member), "madd": new(MemberAdd), "mremove": new(MemberRemove),
+		"mupdate": new(MemberUpdate), "mpromote": new(MemberPromote), "mrelease": new(MemberRelease),
+		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login),
+		"useradd": new(pb.AuthUserAddRequest), "userdel": new(pb.AuthUserDeleteRequest), "passwd": new(pb.AuthUserChangePasswordRequest),
+		"grantrole": new(pb.AuthUserGrantRoleRequest), "revokerole": new(pb.AuthUserRevokeRoleRequest),
+		"roleadd": new(pb.AuthRoleAddRequest), "roledel": new(pb.AuthRoleDeleteRequest),
+		"permit": new(pb.AuthRoleGrantPermissionRequest), "withdraw": new(pb.AuthRoleRevokePermissionRequest),
+	}[verb]
+	if cmd == nil {
 		sc.d.Fatalf(sc.t, "no command %q", verb)
 	}
-	sc.parse(text, m)
-	return m
+	if m, ok := cmd.(proto.Message); ok {
+		sc.parse(text, m)
+	} else if err := json.Unmarshal([]byte(text), cmd); err != nil {
+		sc.d.Fatalf(sc.t, "%s: %v", line, err)
+	}
+	return cmd
 }
 
 func (sc *script) parse(text string, m proto.Message) {
@@ -229,7 +246,7 @@ func (sc *script) parse(text string, m proto.Message) {
 // into its output, to keep people from relying on it.
 func answer(resp any, err error) string {
 	if err != nil {
-		return "error: " + strings.TrimPrefix(err.Error(), "txn: ")
+		return "error: " + strings.TrimPrefix(strings.TrimPrefix(err.Error(), "txn: "), "auth: ")
 	}
 	if all, ok := resp.(Membership); ok {
 		var ids []uint64

@@ -10,6 +10,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 )
 
@@ -31,8 +32,15 @@ type State struct {
 	kv     *sqlstore.Writer
 	leases map[int64]int64 // id to granted TTL in seconds
 	alarms map[Alarm]bool
+	rules  *auth.Rules
 	membership
 	effects Effects
+}
+
+// Moment is when a command is applied.
+type Moment struct {
+	Index     uint64 // of its log entry
+	UnixMilli int64  // the clock of the member that proposed it
 }
 
 // Alarm is one raised alarm.
@@ -47,6 +55,8 @@ type Effects struct {
 	Revoked []int64
 	Alarms  bool // the set of alarms changed
 	Members bool // the set of members changed
+	Rules   bool // users, roles or permissions changed
+	Tokens  []auth.TokenChange
 	Ops     Ops
 }
 
@@ -74,6 +84,7 @@ func Load(store *sqlstore.Store) (*State, error) {
 		kv:         store.Writer(),
 		leases:     make(map[int64]int64),
 		alarms:     make(map[Alarm]bool),
+		rules:      auth.NewRules(),
 		membership: membership{members: make(map[uint64]*Member), removed: make(map[uint64]bool)},
 	}
 	err := errors.Join(
@@ -95,7 +106,8 @@ func Load(store *sqlstore.Store) (*State, error) {
 		}),
 		store.Records(recordMember, st.loadMember),
 		store.Records(recordRemoved, st.loadRemoved),
-		store.Records(recordCluster, st.loadCluster))
+		store.Records(recordCluster, st.loadCluster),
+		st.loadRules(store))
 	if err != nil {
 		return nil, fmt.Errorf("read the records: %w", err)
 	}
@@ -159,38 +171,51 @@ func (st *State) admit(cmd Command) error {
 	return nil
 }
 
-// Apply executes one command that was proposed at unixMilli. Its response is
-// one of etcd's response messages, or Membership. On error nothing has
-// changed.
-func (st *State) Apply(cmd Command, unixMilli int64) (resp any, err error) {
+// Apply executes one command. Its response is one of etcd's response messages,
+// or Membership. On error nothing has changed.
+func (st *State) Apply(cmd Command, at Moment) (resp any, err error) {
+	caller := auth.Caller{} // nobody
+	if as, ok := cmd.(*As); ok {
+		caller, cmd = as.Caller, as.Command
+	}
 	if err := st.admit(cmd); err != nil {
 		return nil, err
 	}
-	st.kv.Begin(unixMilli)
-	before := st.effects.Ops.total()
-	switch c := cmd.(type) {
-	case *pb.PutRequest:
-		resp, err = st.put(c)
-	case *pb.DeleteRangeRequest:
-		resp, err = st.deleteRange(c)
-	case *pb.TxnRequest:
-		resp, err = st.txn(c)
-	case *pb.CompactionRequest:
-		resp, err = st.compact(c)
-	case *pb.LeaseGrantRequest:
-		resp, err = st.leaseGrant(c)
-	case *pb.LeaseRevokeRequest:
-		resp, err = st.leaseRevoke(c)
-	case *pb.AlarmRequest:
-		resp, err = st.alarm(c), nil
-	default:
-		resp, err = st.applyMembership(c)
+	if err := st.permit(caller, cmd); err != nil {
+		return nil, err
 	}
+	st.kv.Begin(at.UnixMilli)
+	before := st.effects.Ops.total()
+	resp, err = st.execute(caller, cmd, at)
 	st.kv.End()
 	if st.effects.Ops.total() > before+1 {
 		st.effects.Ops.Txns++
 	}
 	return resp, err
+}
+
+func (st *State) execute(caller auth.Caller, cmd Command, at Moment) (resp any, err error) {
+	switch c := cmd.(type) {
+	case *pb.PutRequest:
+		return st.put(c)
+	case *pb.DeleteRangeRequest:
+		return st.deleteRange(c)
+	case *pb.TxnRequest:
+		return st.txn(c)
+	case *pb.CompactionRequest:
+		return st.compact(c)
+	case *pb.LeaseGrantRequest:
+		return st.leaseGrant(c)
+	case *pb.LeaseRevokeRequest:
+		return st.leaseRevoke(c)
+	case *pb.AlarmRequest:
+		return st.alarm(c), nil
+	case *Found, *Member, *MemberAdd, *MemberRemove, *MemberUpdate, *MemberPromote, *MemberRelease:
+		return st.applyMembership(c)
+	case *Login:
+		return st.login(caller, c, at.Index)
+	}
+	return st.applyRules(cmd)
 }
 
 // applyMembership answers with all members.
@@ -210,8 +235,6 @@ func (st *State) applyMembership(cmd Command) (resp any, err error) {
 		err = st.memberPromote(c)
 	case *MemberRelease:
 		err = st.memberRelease(c)
-	default:
-		panic(fmt.Sprintf("txn: command %T has an encoding but no meaning", cmd))
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"net"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"limpet/auth"
+)
+
+// gatewayMark is in the metadata of what a JSON gateway passes on.
+const gatewayMark = "grpcgateway-accept"
+
+func (s *Server) rules() *auth.Rules { return s.cfg.Node.Rules() }
+
+// caller finds out who asks: nobody while nothing is checked, or if neither a
+// token nor a certificate is shown. A token that is not valid is an error.
+func (s *Server) caller(ctx context.Context) (auth.Caller, error) {
+	rules := s.rules()
+	if !rules.Enabled() {
+		return auth.Caller{}, nil
+	}
+	token := metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameGRPC)
+	if len(token) == 0 {
+		token = metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameSwagger)
+	}
+	if len(token) > 0 {
+		// A token may name an entry of the log that this member has yet to apply,
+		// or one that never comes.
+		tctx, cancel := context.WithTimeout(ctx, s.RequestTimeout())
+		defer cancel()
+		return s.cfg.Login.Caller(tctx, strings.TrimPrefix(token[0], "Bearer "), rules)
+	}
+	if !s.cfg.CertUsers {
+		return auth.Caller{}, nil
+	}
+	return certCaller(ctx, rules), nil
+}
+
+// certCaller is who the client's certificate names. What a gateway passes on
+// comes over a connection of the gateway's own.
+func certCaller(ctx context.Context, rules *auth.Rules) auth.Caller {
+	p, _ := peer.FromContext(ctx)
+	if p == nil || len(metadata.ValueFromIncomingContext(ctx, gatewayMark)) > 0 {
+		return auth.Caller{}
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return auth.Caller{}
+	}
+	for _, chain := range info.State.VerifiedChains {
+		if len(chain) > 0 {
+			return auth.Caller{User: chain[0].Subject.CommonName, Revision: rules.Revision()}
+		}
+	}
+	return auth.Caller{}
+}
+
+// known returns an error if nobody is known to ask.
+func (s *Server) known(ctx context.Context) error {
+	c, err := s.caller(ctx)
+	if err == nil {
+		err = s.rules().Known(c)
+	}
+	return wireError(err)
+}
+
+// admin returns an error unless it is root who asks.
+func (s *Server) admin(ctx context.Context) error {
+	c, err := s.caller(ctx)
+	if err == nil {
+		err = s.rules().Admin(c)
+	}
+	return wireError(err)
+}
+
+// guarded reads, if the caller may. Were the rules changed meanwhile, it is not
+// certain that the caller still may.
+func guarded[Resp any](ctx context.Context, s *Server, may func(*auth.Rules, auth.Caller) error, read func() (Resp, error)) (Resp, error) {
+	var none Resp
+	c, err := s.caller(ctx)
+	if err == nil {
+		err = may(s.rules(), c)
+	}
+	if err != nil {
+		return none, err
+	}
+	resp, err := read()
+	if c.Revision != 0 && c.Revision != s.rules().Revision() {
+		return none, auth.ErrOldRevision
+	}
+	return resp, err
+}
+
+// overLease returns an error unless the caller may do something to all keys of a
+// lease, as may tells.
+func overLease(ctx context.Context, s *Server, lease int64, may func(*auth.Rules, auth.Caller, []string) error) error {
+	rules := s.rules()
+	if !rules.Enabled() {
+		return nil
+	}
+	c, err := s.caller(ctx)
+	if err == nil {
+		err = rules.Known(c)
+	}
+	if err != nil || rules.Admin(c) == nil {
+		return wireError(err)
+	}
+	err = may(rules, c, s.cfg.Store.LeaseKeys(lease))
+	if err == nil && rules.Revision() != s.rules().Revision() {
+		err = auth.ErrOldRevision
+	}
+	return wireError(err)
+}
+
+// host is where a request comes from.
+func host(ctx context.Context) string {
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return ""
+	}
+	h, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return h
+}
