@@ -28,7 +28,7 @@ type Step interface {
 type Call struct {
 	Method   string // "/etcdserverpb.KV/Put"
 	Request  proto.Message
-	Metadata map[string]string
+	Metadata map[string]string // tokens in neutral names
 	// Binds, if not 0, is the neutral name for the lease ID the server chooses.
 	Binds uint64
 }
@@ -43,8 +43,8 @@ func (c Call) Run(ctx context.Context, t *Target) Answer {
 		a.broke("%v", err)
 		return a
 	}
-	if len(c.Metadata) > 0 {
-		ctx = metadata.NewOutgoingContext(ctx, metadata.New(c.Metadata))
+	for name, value := range c.Metadata {
+		ctx = metadata.AppendToOutgoingContext(ctx, name, t.Names.RealText(value))
 	}
 	request := t.Names.ToReal(c.Request)
 	if err := t.Conn.Invoke(ctx, c.Method, request, resp); err != nil {

@@ -25,6 +25,7 @@ type Target struct {
 	Conn   *grpc.ClientConn
 	Names  *Names // shared by the members of a Cluster
 
+	known   bool       // its own names are bound
 	number  int        // of the member in a Cluster, from 1 on; 0 if it is alone
 	mu      sync.Mutex // guards streams
 	streams map[int]*watchStream
@@ -39,7 +40,8 @@ func NewTarget(t testing.TB, label string, server *proc.Server) *Target {
 	return target
 }
 
-// Connect dials the server, again if need be, and learns the names it uses.
+// Connect dials the server, again if need be, and learns the names it uses the first time: nobody but
+// a user may ask for them once auth is on.
 func (t *Target) Connect(tb testing.TB) {
 	tb.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+t.Server.Client,
@@ -50,12 +52,16 @@ func (t *Target) Connect(tb testing.TB) {
 		tb.Fatalf("connect to %s: %v", t.Label, err)
 	}
 	t.Conn = conn
+	if t.known {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
 	defer cancel()
 	status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		tb.Fatalf("first Status of %s: %v", t.Label, err)
 	}
+	t.known = true
 	if t.number != 0 {
 		t.Names.Bind(NeutralCluster, status.Header.ClusterId)
 		t.Names.Bind(MemberID(t.number), status.Header.MemberId)

@@ -49,8 +49,9 @@ type watcherLog struct {
 	askedBefore int   // progress requests sent on the stream before the watcher began
 }
 
-func openWatch(t *Target) (*watchStream, error) {
-	ctx, cancel := context.WithCancel(context.Background())
+// openWatch opens a stream that outlives caller, a step's context, and has its metadata.
+func openWatch(caller context.Context, t *Target) (*watchStream, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(caller))
 	client, err := pb.NewWatchClient(t.Conn).Watch(ctx)
 	if err != nil {
 		cancel()

@@ -16,9 +16,9 @@ import (
 type WatchOpen struct{ Handle int }
 
 // Run opens the stream.
-func (w WatchOpen) Run(_ context.Context, t *Target) Answer {
+func (w WatchOpen) Run(ctx context.Context, t *Target) Answer {
 	var a Answer
-	s, err := openWatch(t)
+	s, err := openWatch(ctx, t)
 	if err != nil {
 		a.fail(t.Names, err)
 		return a
@@ -33,7 +33,7 @@ func (w WatchOpen) String() string { return fmt.Sprintf("watch stream %d: open",
 type WatchCreate struct {
 	Handle  int
 	Request *pb.WatchCreateRequest
-	// Compacted waits for the cancellation that follows the creation as well.
+	// Compacted waits for the cancellation that follows the creation as well, unless that was refused.
 	Compacted bool
 }
 
@@ -51,7 +51,7 @@ func (w WatchCreate) Run(ctx context.Context, t *Target) Answer {
 			return err
 		}
 		a.Messages = append(a.Messages, s.created[created])
-		if w.Compacted {
+		if w.Compacted && !s.created[created].Canceled {
 			if err := s.wait(ctx, "compacted", func() bool { return len(s.canceled) > canceled }); err != nil {
 				return err
 			}
