@@ -68,7 +68,7 @@ func (a *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 	}
 	for {
 		rev, err := desk.Passwords.Check(ctx, a.s.rules(), r.Name, r.Password)
-		if errors.Is(err, auth.ErrFailed) || errors.Is(err, auth.ErrNoPasswordUser) {
+		if errors.Is(err, auth.ErrFailed) {
 			desk.Limit.Failed(from, r.Name, time.Now())
 			a.s.log.Warn("a login failed", "user", r.Name, "remote", from)
 		}

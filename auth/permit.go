@@ -223,13 +223,7 @@ func (s spans) cover(key, end []byte) bool {
 		return false
 	}
 	has := s[i]
-	switch {
-	case has.open:
-		// A range that ends before it begins must at least end where something is
-		// granted, as in etcd.
-		return want.open || has.key < want.end
-	case want.open:
-		return false
-	}
-	return want.key < has.end && want.end <= has.end && has.key < want.end
+	// A range that ends before it begins is empty; as in etcd it still needs its
+	// first key.
+	return has.open || !want.open && want.key < has.end && want.end <= has.end
 }

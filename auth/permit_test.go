@@ -103,8 +103,7 @@ func onlyPoints(perms []*authpb.Permission, from, to string) bool {
 	return false
 }
 
-// A range that ends before it begins needs a permission that holds both ends, as
-// in etcd.
+// A range that ends before it begins needs its first key, as in etcd.
 func TestReversedRanges(t *testing.T) {
 	for _, tc := range []struct {
 		perms []*authpb.Permission
@@ -112,8 +111,10 @@ func TestReversedRanges(t *testing.T) {
 	}{
 		{[]*authpb.Permission{perm("a", "d")}, true},
 		{[]*authpb.Permission{perm("a", "\x00")}, true},
-		{[]*authpb.Permission{perm("c", "d")}, false},
-		{[]*authpb.Permission{perm("c", "\x00")}, false},
+		{[]*authpb.Permission{perm("c", "d")}, true},
+		{[]*authpb.Permission{perm("c", "")}, true},
+		{[]*authpb.Permission{perm("c", "\x00")}, true},
+		{[]*authpb.Permission{perm("c1", "\x00")}, false},
 		{[]*authpb.Permission{perm("a", "b1")}, false},
 		{[]*authpb.Permission{perm("a", "b1"), perm("b1", "d")}, true},
 	} {

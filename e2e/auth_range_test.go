@@ -25,7 +25,9 @@ var grantedSets = [][][2]string{
 }
 
 // TestAuthRanges asks for ranges of all kinds under rights of all kinds: single keys, ranges that
-// only several rights cover together, with a gap and without, open ends, and ends before beginnings.
+// only several rights cover together, with a gap and without, and open ends. Ends before beginnings are
+// left out: such a range holds no key, and whether etcd permits it depends on the order in which the
+// rights were granted.
 func TestAuthRanges(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 1)
@@ -55,6 +57,9 @@ func TestAuthRanges(t *testing.T) {
 func askSpans(s *stage) {
 	for _, key := range []string{"\x00", "a", "b", "bb", "c", "e", "\xff"} {
 		for _, end := range []string{"", "\x00", "\x00\x00", "a", "b\x00", "c", "c\x00", "d", "f", "\xff\xff"} {
+			if end > "\x00" && end <= key {
+				continue
+			}
 			s.ask("<u>", list(&pb.RangeRequest{Key: []byte(key), RangeEnd: []byte(end), KeysOnly: true}))
 			wipe := &pb.DeleteRangeRequest{Key: []byte(key), RangeEnd: []byte(end)}
 			op := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: wipe}}

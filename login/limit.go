@@ -10,7 +10,7 @@ import (
 // Whoever fails to log in may try again so often at once, and so often a second
 // after: people mistype, programs with an old password do not stop.
 const (
-	triesAtOnce   = 10
+	triesAtOnce   = 50
 	triesASecond  = 0.5
 	hostFactor    = 5 // a host may fail that much more: it may have many users
 	maxRemembered = 4096
