@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"limpet/e2e/side"
@@ -25,4 +26,37 @@ func TestSideBySide(t *testing.T) {
 			s.Run(steps)
 		})
 	}
+}
+
+// TestAuthSideBySide is TestSideBySide among users, with tokens of both kinds, on one member and on
+// three. E2E_SEED, E2E_SEEDS and E2E_STEPS have the same meaning; the seed decides where it plays.
+func TestAuthSideBySide(t *testing.T) {
+	first, seeds := 1, number(t, "E2E_SEEDS", 5)
+	if os.Getenv("E2E_SEED") != "" {
+		first, seeds = number(t, "E2E_SEED", 1), 1
+	}
+	for seed := first; seed < first+seeds; seed++ {
+		size, steps, token := 1, 1200, "simple"
+		if seed%5 == 4 {
+			size, steps = 3, 500
+		}
+		if seed%5 == 0 {
+			token = "jwt,sign-method=HS256,ttl=10m,priv-key=" + secretFile(t)
+		}
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			s := side.NewAuthSession(t, uint64(seed), subject(), size, cheapHash, "--auth-token="+token)
+			s.MaxMismatches = number(t, "E2E_MISMATCHES", 8)
+			s.Run(number(t, "E2E_STEPS", steps))
+		})
+	}
+}
+
+// secretFile writes a key that both servers sign tokens with.
+func secretFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte("a secret that both sides know"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

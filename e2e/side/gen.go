@@ -28,6 +28,7 @@ type Generator struct {
 	leases      leasePlan
 	watches     watchPlan
 	alarms      alarmPlan
+	auth        *authPlan // nil in sessions without users
 }
 
 // NewGenerator makes a generator for a seed.
@@ -59,26 +60,46 @@ var kinds = []struct {
 	{25, (*Generator).planDamaged},
 }
 
+// authShare is how many of a hundred draws concern users, in sessions that have them.
+const authShare = 22
+
 // next draws the next step.
 func (g *Generator) next() planned {
 	g.alarms.tick(g)
 	g.watches.tick(g)
+	g.auth.tick(g)
 	for len(g.queue) == 0 {
-		total := 0
-		for _, k := range kinds {
-			total += k.weight
-		}
-		n := g.rng.IntN(total)
-		for _, k := range kinds {
-			if n -= k.weight; n < 0 {
-				k.plan(g)
-				break
-			}
+		if g.auth != nil && g.chance(authShare) {
+			g.planAuth()
+		} else {
+			g.draw()
 		}
 	}
+	return g.queued()
+}
+
+// draw plans something of one of the kinds.
+func (g *Generator) draw() {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	n := g.rng.IntN(total)
+	for _, k := range kinds {
+		if n -= k.weight; n < 0 {
+			k.plan(g)
+			return
+		}
+	}
+}
+
+// queued takes the first step of the queue.
+func (g *Generator) queued() planned {
 	make := g.queue[0]
 	g.queue = g.queue[1:]
-	return make()
+	p := make()
+	p.step = g.auth.as(g, p.step)
+	return p
 }
 
 // add queues a step; then may be nil.

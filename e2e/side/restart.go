@@ -1,6 +1,10 @@
 package side
 
-import pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+import (
+	"slices"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
 
 // restart stops both servers, by SIGTERM or SIGKILL as the seed has it, and starts them again on
 // their data. Then everything that was promised to last is compared.
@@ -22,12 +26,25 @@ func (s *Session) restart() {
 		target.Server.Run()
 		target.Connect(s.t)
 	}
+	s.loginAgain()
 	next := s.gen.rev + 1
 	s.gen.watches.forget(next)
 	s.openRecorder(next)
-	for _, call := range lasting(s.gen) {
-		s.compare(call, nil)
+	for _, call := range slices.Concat(lasting(s.gen), s.gen.auth.lastingAuth()) {
+		s.compare(s.gen.auth.asRoot(call), nil)
 	}
+}
+
+// loginAgain has root take a new token. Those from before are not tried again: a server that replays
+// its log after a crash replays logins as well, as many as it had not yet stored the effects of.
+func (s *Session) loginAgain() {
+	s.t.Helper()
+	if s.gen.auth == nil {
+		return
+	}
+	s.gen.auth.forget()
+	login := s.gen.login("root", rootPassword)
+	s.compare(login.step, login.then)
 }
 
 // lasting asks for all state that a restart must not change.

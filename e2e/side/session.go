@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"limpet/e2e/proc"
 )
 
@@ -17,6 +19,8 @@ const stopDeadline = 30 * time.Second
 // Session runs the steps of one seed on a Pair.
 type Session struct {
 	*Pair
+	members []*Pair // of a cluster of several; nil if Pair is all there is
+
 	// MaxMismatches ends a session early.
 	MaxMismatches int
 
@@ -32,8 +36,34 @@ type Session struct {
 // NewSession starts a pair of servers, etcd and subject, and a generator for seed.
 func NewSession(t testing.TB, seed uint64, subject proc.Kind, options ...proc.Option) *Session {
 	t.Helper()
-	s := &Session{MaxMismatches: 8, Pair: NewPair(t, subject, options...), seed: seed, gen: NewGenerator(seed), outcomes: map[string]int{}}
+	s := newSession(t, seed, NewGenerator(seed), NewPair(t, subject, options...))
 	s.restartAt = 600 + s.gen.rng.IntN(900)
+	return s
+}
+
+// NewAuthSession is a session among users, on clusters of size members each. The calls go to the
+// members in turn, save those on watch streams.
+func NewAuthSession(t testing.TB, seed uint64, subject proc.Kind, size int, flags ...string) *Session {
+	t.Helper()
+	clusters := NewClusters(t, subject, size, flags...)
+	s := newSession(t, seed, NewAuthGenerator(seed), clusters.At(1))
+	s.restartAt = 300 + s.gen.rng.IntN(500)
+	if size > 1 {
+		s.restartAt = never
+		for n := 1; n <= size; n++ {
+			s.members = append(s.members, clusters.At(n))
+			s.members[n-1].comparer = s.comparer
+		}
+	}
+	return s
+}
+
+// never is no number of a step.
+const never = -1
+
+func newSession(t testing.TB, seed uint64, gen *Generator, pair *Pair) *Session {
+	t.Helper()
+	s := &Session{MaxMismatches: 8, Pair: pair, seed: seed, gen: gen, outcomes: map[string]int{}}
 	if s.gen.attachAuto {
 		s.comparer = NewComparer(autoLeaseRule)
 	}
@@ -44,7 +74,7 @@ func NewSession(t testing.TB, seed uint64, subject proc.Kind, options ...proc.Op
 
 func (s *Session) openRecorder(rev int64) {
 	s.t.Helper()
-	s.compare(WatchOpen{recorderHandle}, nil)
+	s.compare(s.gen.auth.asRoot(WatchOpen{recorderHandle}), nil)
 	s.compare(WatchCreate{recorderHandle, recorderRequest(rev), false}, nil)
 }
 
@@ -69,7 +99,7 @@ func (s *Session) Run(n int) {
 	s.gen.watches.settle(s.gen)
 	s.drain()
 	if !s.tired() {
-		s.step(planned{Call{Method: "/etcdserverpb.KV/Range", Request: recorderRange()}, nil})
+		s.step(planned{s.gen.auth.asRoot(Call{Method: "/etcdserverpb.KV/Range", Request: recorderRange()}), nil})
 	}
 	s.t.Logf("seed %d: %d steps to revision %d, %d mismatches; outcomes:%s", s.seed, s.done, s.gen.rev, s.found, s.summary())
 }
@@ -78,9 +108,7 @@ func (s *Session) Run(n int) {
 func (s *Session) drain() {
 	s.t.Helper()
 	for len(s.gen.queue) > 0 && !s.tired() {
-		make := s.gen.queue[0]
-		s.gen.queue = s.gen.queue[1:]
-		s.step(make())
+		s.step(s.gen.queued())
 	}
 }
 
@@ -96,15 +124,48 @@ func (s *Session) step(p planned) {
 // compare runs one step on both sides.
 func (s *Session) compare(step Step, then func(Answer)) {
 	s.t.Helper()
-	want, got, ds := s.run(step)
+	want, got, ds := s.at(step).run(step)
 	if len(ds) > 0 {
 		s.report(step, want, got, ds)
 	}
-	kind, _, _ := strings.Cut(strings.TrimPrefix(step.String(), "/etcdserverpb."), " ")
+	if want.Code == codes.OK {
+		s.catchUp()
+	}
+	bare := step
+	if as, ok := step.(As); ok {
+		bare = as.Step
+	}
+	kind, _, _ := strings.Cut(strings.TrimPrefix(bare.String(), "/etcdserverpb."), " ")
 	s.outcomes[fmt.Sprintf("%-28s %v", kind, want.Code)]++
 	s.gen.learn(want)
 	if then != nil {
 		then(want)
+	}
+}
+
+// at is where a step is to be done.
+func (s *Session) at(step Step) *Pair {
+	if as, ok := step.(As); ok {
+		step = as.Step
+	}
+	switch step.(type) {
+	case WatchOpen, WatchCreate, WatchCancel, WatchProgress, WatchEmpty, WatchHalfClose, WatchClose, WatchSync:
+		return s.Pair
+	}
+	if s.members == nil {
+		return s.Pair
+	}
+	return s.members[s.done%len(s.members)]
+}
+
+// catchUp has each member say where auth stands, for which it has to have applied what was answered
+// elsewhere: what followers answer from their own state is then the same on both sides.
+func (s *Session) catchUp() {
+	s.t.Helper()
+	for _, m := range s.members {
+		if want, got, ds := m.run(authStatus()); len(ds) > 0 {
+			s.report(authStatus(), want, got, ds)
+		}
 	}
 }
 
@@ -120,8 +181,9 @@ func (s *Session) summary() string {
 func (s *Session) report(step Step, want, got Answer, ds []Difference) {
 	s.t.Helper()
 	s.found++
-	s.t.Errorf("mismatch: seed %d step %d\n%s  replay: E2E_SEED=%d E2E_STEPS=%d go test -run TestSideBySide .",
-		s.seed, s.done, s.describe(step, want, got, ds), s.seed, s.done+1)
+	test, _, _ := strings.Cut(s.t.Name(), "/")
+	s.t.Errorf("mismatch: seed %d step %d\n%s  replay: E2E_SEED=%d E2E_STEPS=%d go test -run %s .",
+		s.seed, s.done, s.describe(step, want, got, ds), s.seed, s.done+1, test)
 	var a, b Generator
 	a.learn(want)
 	b.learn(got)
