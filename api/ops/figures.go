@@ -37,7 +37,7 @@ func (m *Metrics) gauges() []figure {
 		{"etcd_debugging_mvcc_pending_events_total", "Total number of revisions noted at watchers and not pulled yet.", func() float64 { return float64(src.Hub.Stats().Pending) }},
 		{"etcd_debugging_mvcc_total_put_size_in_bytes", "The total size of put kv pairs seen by this member.", func() float64 { return float64(m.putBytes.Load()) }},
 		{"etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", func() float64 { return float64(m.walBytes.Load()) }},
-		{"etcd_debugging_auth_revision", "The current revision of auth store.", func() float64 { return 1 }},
+		{"etcd_debugging_auth_revision", "The current revision of auth store.", func() float64 { return float64(src.Node.Rules().Revision()) }},
 		{"etcd_debugging_store_watchers", "Count of currently active v2 watchers.", zero},
 		{"etcd_grpc_proxy_cache_hits_total", "A figure of etcd's proxy.", zero},
 		{"etcd_grpc_proxy_cache_keys_total", "A figure of etcd's proxy.", zero},
