@@ -95,7 +95,7 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 	for _, l := range s.extra {
 		s.serveHTTP(l, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
 	}
-	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler { return ops.Handler(s.health, report, s.cfg.Pprof) })))
+	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler { return ops.Handler(s.health, report, s.cfg.Pprof, nil) })))
 	return nil
 }
 

@@ -167,6 +167,7 @@ func TestMemberServes(t *testing.T) {
 		{cfg.ListenClientURLs[0] + "/health", 200, `{"health":"true","reason":""}`},
 		{cfg.ListenClientURLs[0] + "/version", 200, `"etcdserver"`},
 		{cfg.ListenClientURLs[0] + "/metrics", 200, "etcd_server_has_leader 1"},
+		{cfg.ListenClientURLs[0] + "/debug/vars", 200, `"raft.status": {`},
 		{cfg.ListenClientURLs[0] + "/debug/pprof/", 404, ""},
 		{cfg.ListenMetricsURLs[0] + "/metrics", 200, "grpc_server_handling_seconds"},
 		{cfg.ListenMetricsURLs[0] + "/readyz", 200, "ok"},

@@ -3,10 +3,8 @@ package ops
 import (
 	"context"
 	"encoding/json"
-	"expvar"
-	"fmt"
 	"net/http"
-	"net/http/pprof"
+	"strings"
 
 	"limpet/api"
 )
@@ -30,19 +28,14 @@ func serveReport(report func(context.Context) any) http.HandlerFunc {
 	}
 }
 
-// Handler serves everything of this package that belongs on the client port.
-func Handler(h *Health, report func(context.Context) any, withPprof bool) http.Handler {
+// Handler serves everything of this package that belongs on the client port. Who
+// is root may look inside the process from anywhere, others on this machine only;
+// a nil root: nobody is. It must be safe for concurrent use.
+func Handler(h *Health, report func(context.Context) any, profiles bool, root func(*http.Request) bool) http.Handler {
 	mux := probes(h)
 	mux.HandleFunc(ReportPath, serveReport(report))
 	mux.HandleFunc("/version", serveVersion)
-	mux.HandleFunc("/debug/vars", h.Metrics.serveVars)
-	if withPprof {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	}
+	mux.Handle(debugPath, inside(root, debugPages(h.Metrics, profiles)))
 	return mux
 }
 
@@ -73,9 +66,13 @@ func Early(waits func() string, report func(context.Context) any) http.Handler {
 }
 
 // CORS lets pages of any origin ask, as etcd does by default: the headers are
-// on every answer, and OPTIONS is answered anywhere.
+// on every answer, and OPTIONS is answered anywhere but below debugPath.
 func CORS(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, debugPath) {
+			next.ServeHTTP(w, r)
+			return
+		}
 		h := w.Header()
 		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
 		h.Set("Access-Control-Allow-Origin", "*")
@@ -112,13 +109,4 @@ func serveVersion(w http.ResponseWriter, r *http.Request) {
 	}{api.Version, api.ClusterVersion, api.ClusterVersion})
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(body)
-}
-
-// serveVars is /debug/vars: the process's expvars and etcd's two.
-func (m *Metrics) serveVars(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_, _ = fmt.Fprint(w, "{\n")
-	expvar.Do(func(kv expvar.KeyValue) { _, _ = fmt.Fprintf(w, "%q: %s,\n", kv.Key, kv.Value) })
-	raft, _ := json.Marshal(m.src.Node.Status()) // numbers and strings cannot fail to marshal
-	_, _ = fmt.Fprintf(w, "\"file_descriptor_limit\": %d,\n\"raft.status\": %s\n}\n", fileLimit(), raft)
 }
