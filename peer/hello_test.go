@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -154,8 +155,15 @@ func FuzzReadAnswer(f *testing.F) {
 		if m.largest > maxGreeting {
 			t.Errorf("a buffer of %d bytes, want at most %d", m.largest, maxGreeting)
 		}
-		if err == nil && a.Refused != nil {
-			_ = a.Refused.Error()
+		if err != nil {
+			return
+		}
+		var b bytes.Buffer
+		if writeJSON(&b, "", a) != nil {
+			return // longer than it came: escapes
+		}
+		if again := new(Answer); readJSON(&b, again) != nil || !reflect.DeepEqual(again, a) {
+			t.Errorf("written and read again: %+v; want %+v", again, a)
 		}
 	})
 }

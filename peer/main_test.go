@@ -112,7 +112,7 @@ func withToken(t *testing.T, token string) func(*Config) {
 }
 
 // tokenTLS is nil for no token.
-func tokenTLS(t *testing.T, text string) *tls.Config {
+func tokenTLS(t testing.TB, text string) *tls.Config {
 	t.Helper()
 	if text == "" {
 		return nil

@@ -167,9 +167,15 @@ func (p *Port) receive(raw net.Conn) {
 		_ = c.Close()
 		return
 	}
-	to := p.calls
-	if c.who.Purpose == Raft {
+	var to chan net.Conn
+	switch c.who.Purpose {
+	case Raft:
 		to = p.raft
+	case Call, Ask:
+		to = p.calls
+	default: // who only looks has its answer, and was let in without being judged
+		_ = c.Close()
+		return
 	}
 	// Raft may not run yet, and callers try again and again: what nobody takes
 	// must not pile up.
