@@ -189,6 +189,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a kind of 0", append(head, 0, 0), "unknown command kind 0"},
 		{"no protobuf", append(head, 1, 2, 255, 255), "command 0:"},
 		{"no JSON", append(head, 8, 1, '{'), "command 0:"},
+		{"a founder that is none", appendCommand(head, 9, []byte(`{"members":[{},null]}`)), "command 0: txn: a founding with a member that is none"},
 		{"a good command, then a bad one", append(head, 1, 3, 10, 1, 'k', 200, 0), "command 1: txn: unknown command kind 200"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
@@ -135,8 +136,15 @@ func Decode(kind byte, data []byte) (Command, error) {
 	if err := json.Unmarshal(data, cmd); err != nil {
 		return nil, err
 	}
-	if a, ok := cmd.(*MemberAdd); ok && a.Member == nil {
-		return nil, errors.New("txn: an addition without a member")
+	switch c := cmd.(type) {
+	case *MemberAdd:
+		if c.Member == nil {
+			return nil, errors.New("txn: an addition without a member")
+		}
+	case *Found:
+		if slices.Contains(c.Members, nil) {
+			return nil, errors.New("txn: a founding with a member that is none")
+		}
 	}
 	return cmd, nil
 }
