@@ -592,3 +592,15 @@ func TestRowsAtTheFloorStay(t *testing.T) {
 		t.Errorf("a = %q, %v at 3; want 2", v, ok)
 	}
 }
+
+// TestEmptyKey: the API takes no empty key. If a log holds one all the same, it
+// must not keep every member from writing its database for ever.
+func TestEmptyKey(t *testing.T) {
+	s := newStore(t, Config{})
+	put(s, "", "1")
+	put(s, "a", "2")
+	s = restart(t, s, true)
+	if v, ok := get(t, s, "", s.Rev()); !ok || v != "1" {
+		t.Errorf("the empty key is %q, %v; want 1", v, ok)
+	}
+}

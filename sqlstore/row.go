@@ -44,8 +44,14 @@ type Row struct {
 // Tombstone reports whether the row records a deletion.
 func (r *Row) Tombstone() bool { return r.Version == 0 }
 
-// KeyBytes is Key as bytes, sharing its memory: read only.
-func (r *Row) KeyBytes() []byte { return unsafe.Slice(unsafe.StringData(r.Key), len(r.Key)) }
+// KeyBytes is Key as bytes, sharing its memory: read only. It is never nil, which
+// SQLite would take for NULL.
+func (r *Row) KeyBytes() []byte {
+	if r.Key == "" {
+		return []byte{}
+	}
+	return unsafe.Slice(unsafe.StringData(r.Key), len(r.Key))
+}
 
 func (r *Row) size() int64 { return int64(len(r.Key)+len(r.Value)) + rowOverhead }
 
