@@ -16,7 +16,7 @@ import (
 //	byte  1-8    ID of the member that proposed it, big endian
 //	byte  9-16   the proposer's number for the batch
 //	byte 17-24   the proposer's wall clock, Unix milliseconds
-//	then, for each command:
+//	then, for each command, of which there are at most maxBatchCount:
 //	byte         kind (txn)
 //	uvarint      length
 //	bytes        the command
@@ -139,6 +139,9 @@ func appendCommand(b []byte, kind byte, data []byte) []byte {
 func decodeCommands(b []byte) ([]txn.Command, error) {
 	var cmds []txn.Command
 	for len(b) > 0 {
+		if len(cmds) == maxBatchCount { // two bytes are a command, of a hundred in memory
+			return nil, fmt.Errorf("%w: command %d: a batch has at most %d", errEntry, len(cmds), maxBatchCount)
+		}
 		kind := b[0]
 		n, w := binary.Uvarint(b[1:])
 		if w <= 0 || n > uint64(len(b)-1-w) {

@@ -1,6 +1,7 @@
 package raftfsm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -189,6 +190,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a kind of 0", append(head, 0, 0), "unknown command kind 0"},
 		{"no protobuf", append(head, 1, 2, 255, 255), "command 0:"},
 		{"no JSON", append(head, 8, 1, '{'), "command 0:"},
+		{"more commands than a batch has", append(head, bytes.Repeat([]byte{1, 0}, maxBatchCount+1)...), "command 1024: a batch has at most 1024"},
 		{"a founder that is none", appendCommand(head, 9, []byte(`{"members":[{},null]}`)), "command 0: txn: a founding with a member that is none"},
 		{"a good command, then a bad one", append(head, 1, 3, 10, 1, 'k', 200, 0), "command 1: txn: unknown command kind 200"},
 	} {
@@ -222,12 +224,13 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add(append(whole[:entryHeader:entryHeader], 200, 0))
 	for _, cmd := range allKinds() {
 		f.Add(encode(f, entryHead{}, cmd))
+		f.Add(encode(f, entryHead{format: 1}, cmd)) // without a sum, which no mutation would find
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		head, cmds, err := decode(b)
 		if err != nil {
-			if !errors.Is(err, errEntry) {
-				t.Fatalf("got %v, want errEntry", err)
+			if newer := len(b) >= entryHeader && b[0] > newestFormat; errors.Is(err, errNewer) != newer || errors.Is(err, errEntry) == newer {
+				t.Fatalf("got %v; of a newer limpet: %v", err, newer)
 			}
 			return
 		}

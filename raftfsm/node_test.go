@@ -771,9 +771,11 @@ func TestWithoutALeader(t *testing.T) {
 }
 
 // newFSM is an fsm without raft.
-func newFSM(t *testing.T) *fsm {
+func newFSM(t *testing.T) *fsm { return fsmAt(t, filepath.Join(t.TempDir(), "limpet.db")) }
+
+func fsmAt(t *testing.T, path string) *fsm {
 	t.Helper()
-	store, err := sqlstore.Open(sqlstore.Config{Path: filepath.Join(t.TempDir(), "limpet.db"), FlushAge: 24 * time.Hour})
+	store, err := sqlstore.Open(sqlstore.Config{Path: path, FlushAge: 24 * time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

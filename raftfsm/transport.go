@@ -1,9 +1,12 @@
 package raftfsm
 
 import (
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,11 +60,15 @@ func newTransport(t raft.Transport, local raft.ServerAddress, stalled func() boo
 	return k
 }
 
-// pass hands on what the network brings.
+// pass hands on what the network brings, if raft can take it.
 func (t *transport) pass() {
 	for {
 		select {
 		case rpc := <-t.Transport.Consumer():
+			if err := wellFormed(rpc.Command); err != nil {
+				rpc.Respond(nil, err)
+				continue
+			}
 			select {
 			case t.rpcs <- rpc:
 			case <-t.quit:
@@ -71,6 +78,23 @@ func (t *transport) pass() {
 			return
 		}
 	}
+}
+
+// wellFormed refuses what can be sent, and what raft takes for granted not to be:
+// an entry that is none would end the process, and an image without a byte would
+// count as a snapshot of our own.
+func wellFormed(call any) error {
+	switch req := call.(type) {
+	case *raft.AppendEntriesRequest:
+		if slices.Contains(req.Entries, nil) {
+			return fmt.Errorf("%w: one of %d is nothing", errEntry, len(req.Entries))
+		}
+	case *raft.InstallSnapshotRequest:
+		if req.Size <= sha256.Size {
+			return fmt.Errorf("%w: it has %d bytes, want more than its checksum", errDamaged, req.Size)
+		}
+	}
+	return nil
 }
 
 // interrupt ends what waits for members, for good: raft is about to end.
