@@ -8,7 +8,8 @@
 //     certificate of fixed fields, valid at any plausible clock;
 //   - TLS between members, in which each shows a certificate of that authority
 //     that names it as a member. A certificate of the same authority for
-//     anything else is no member's.
+//     anything else is no member's;
+//   - certificates of that authority for servers and clients.
 //
 // It knows no files and no network.
 package trust

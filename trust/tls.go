@@ -62,13 +62,9 @@ func (t Token) MemberTLS(id uint64) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-	if err != nil {
-		return nil, err
-	}
 	name := fmt.Sprintf("%x", id)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "limpet member " + name},
+		SerialNumber: randomSerial(), Subject: pkix.Name{CommonName: "limpet member " + name},
 		URIs:      []*url.URL{{Scheme: memberScheme, Opaque: name}},
 		NotBefore: validFrom, NotAfter: validUntil,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

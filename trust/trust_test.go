@@ -2,13 +2,8 @@ package trust
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"math/big"
 	"strings"
 	"testing"
 )
@@ -118,26 +113,5 @@ func TestMembersMeet(t *testing.T) {
 	blind.Certificates = nil
 	if s, c := handshake(t, memberTLS(t, text), blind); s == nil || c == nil {
 		t.Errorf("a caller without certificate: %v, %v", s, c)
-	}
-}
-
-// The authority also signs for clients; their certificates make no member.
-func TestClientsAreNoMembers(t *testing.T) {
-	ca, err := parse(t, text).authority()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, key, _ := ed25519.GenerateKey(rand.Reader)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "limpet member abc"}, NotBefore: validFrom, NotAfter: validUntil,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, ca.cert, pub, ca.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := memberTLS(t, text)
-	client.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
-	if s, _ := handshake(t, memberTLS(t, text), client); !errors.Is(s, ErrNotMember) {
-		t.Errorf("a client's certificate: %v, want ErrNotMember", s)
 	}
 }
