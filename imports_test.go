@@ -40,6 +40,8 @@ var floors = []floor{
 	{"discovery", nil},
 	{"peer", nil},
 	{"trust", nil},
+	{"certs", nil},
+	{"certs/certtest", nil},
 	{"sqlstore", nil},
 	{"memtune", nil},
 	{"safefile", nil},
