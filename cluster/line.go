@@ -203,6 +203,7 @@ type others struct {
 	settled []*Description
 	empty   []*Description
 	token   bool // somebody answers, with another token
+	cert    bool // somebody answers, and certificates do not fit
 	silent  bool // somebody closes the connection without an answer
 }
 
@@ -211,6 +212,8 @@ func (o *others) hint() string {
 	switch {
 	case o.token:
 		return "; somebody there has another token, or only one of you has one"
+	case o.cert:
+		return "; somebody there and this member do not accept each other's certificates: the log says why"
 	case o.silent:
 		return "; somebody there closes the connection without an answer: it is stopping, or only one of you has a token"
 	}
@@ -242,6 +245,7 @@ func (l *line) look(ctx context.Context, addrs []string) others {
 	for range addrs {
 		r := <-results
 		out.token = out.token || errors.Is(r.err, peer.ErrOtherToken)
+		out.cert = out.cert || errors.Is(r.err, peer.ErrCertificate)
 		out.silent = out.silent || errors.Is(r.err, peer.ErrSilent)
 		d := r.d
 		if d == nil || known[d.ID] {

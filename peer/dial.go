@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -130,12 +128,12 @@ func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) o
 	// An expired deadline wakes whoever reads or writes; closing would race with
 	// the end of the greeting.
 	calm := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
-	answer, err := p.introduce(ctx, c, why, to)
+	answer, err := p.introduce(ctx, c, hostOf(addr), why, to)
 	if !calm() {
 		err = ctx.Err()
 	}
 	if err != nil {
-		if errors.Is(err, ErrOtherToken) {
+		if errors.Is(err, ErrOtherToken) || errors.Is(err, ErrCertificate) {
 			p.say("token"+addr, "a connection to a member was closed", "address", addr, "error", err)
 		}
 		_ = c.Close()
@@ -147,10 +145,10 @@ func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) o
 	return outcome{c, answer, nil}
 }
 
-func (p *Port) introduce(ctx context.Context, c *conn, why Purpose, to uint64) (*Answer, error) {
-	answer, err := p.exchange(ctx, c, why, to)
+func (p *Port) introduce(ctx context.Context, c *conn, host string, why Purpose, to uint64) (*Answer, error) {
+	answer, err := p.exchange(ctx, c, host, why, to)
 	if err != nil {
-		return nil, silenceError(tokenError(err))
+		return nil, silenceError(p.trustError(err))
 	}
 	if answer.Refused == nil && to != 0 && answer.ID != to {
 		return nil, &Refusal{OtherMember, fmt.Sprintf("this is member %x, not %x", answer.ID, to)}
@@ -168,10 +166,14 @@ func (p *Port) introduce(ctx context.Context, c *conn, why Purpose, to uint64) (
 	return answer, nil
 }
 
-// exchange says who we are and hears who answers.
-func (p *Port) exchange(ctx context.Context, c *conn, why Purpose, to uint64) (*Answer, error) {
-	if p.cfg.TLS != nil {
-		t := tls.Client(c.Conn, p.cfg.TLS)
+// exchange says who we are and hears who answers at host.
+func (p *Port) exchange(ctx context.Context, c *conn, host string, why Purpose, to uint64) (*Answer, error) {
+	cfg := p.cfg.TLS
+	if p.cfg.CallTLS != nil {
+		cfg = p.cfg.CallTLS(host)
+	}
+	if cfg != nil {
+		t := tls.Client(c.Conn, cfg)
 		c.wrap(t)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, err
@@ -189,14 +191,18 @@ func (p *Port) exchange(ctx context.Context, c *conn, why Purpose, to uint64) (*
 var (
 	// ErrOtherToken: the other side has no token, or another one.
 	ErrOtherToken = errors.New("peer: the other side has another token, or none")
-	errNoToken    = fmt.Errorf("%w: it speaks without TLS", ErrOtherToken)
 	errToken      = fmt.Errorf("%w: it speaks TLS, this member does not", ErrOtherToken)
+	// ErrCertificate: one side does not accept the certificate that the other one
+	// was given.
+	ErrCertificate = errors.New("peer: the two sides do not accept each other's certificates")
+	errPlain       = errors.New("it speaks without TLS")
 	// ErrSilent is all that shows of a token if only the other side has one.
 	ErrSilent = errors.New("peer: the connection was closed without an answer: the other side is stopping, or one of the two has a token and the other has none")
 )
 
-// tokenError recognises what TLS says when tokens differ.
-func tokenError(err error) error {
+// trustError recognises what TLS says when tokens differ, or certificates do
+// not fit.
+func (p *Port) trustError(err error) error {
 	var (
 		plain tls.RecordHeaderError
 		cert  *tls.CertificateVerificationError
@@ -205,16 +211,19 @@ func tokenError(err error) error {
 	switch {
 	case errors.Is(err, ErrOtherToken):
 		return err
-	case errors.As(err, &plain), errors.As(err, &cert),
+	case errors.Is(err, errPlain), errors.As(err, &plain), errors.As(err, &cert),
 		errors.As(err, &op) && op.Op == "remote error": // an alert from the other side; crypto/tls has no type for it but with QUIC
-		return fmt.Errorf("%w (%w)", ErrOtherToken, err)
+		if p.cfg.CallTLS != nil {
+			return fmt.Errorf("%w: %w", ErrCertificate, err)
+		}
+		return fmt.Errorf("%w: %w", ErrOtherToken, err)
 	}
 	return err
 }
 
 // silenceError says what a connection that ends before the answer may mean.
 func silenceError(err error) error {
-	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, end := range silences {
 		if errors.Is(err, end) {
 			return fmt.Errorf("%w (%w)", ErrSilent, err)
 		}

@@ -192,6 +192,14 @@ func (l *logbook) String() string {
 	return l.buf.String()
 }
 
+// foreign is how many connections came to nothing, whatever the reason.
+func (s Stats) foreign() (n int64) {
+	for _, f := range s.Foreign {
+		n += f
+	}
+	return n
+}
+
 // stranger is a raw connection to a port.
 func stranger(t *testing.T, addr string) net.Conn {
 	t.Helper()

@@ -19,10 +19,14 @@ import (
 // greetPatience bounds TLS and the greeting, on both sides.
 const greetPatience = 5 * time.Second
 
-// Config wires a Port. All fields but TLS, Notices and Logger are needed.
+// Config wires a Port. All fields but TLS, CallTLS, Notices and Logger are
+// needed.
 type Config struct {
 	Listeners []net.Listener // the port owns them
 	TLS       *tls.Config    // for both directions; nil: plain
+	// CallTLS, if set, is TLS for a call to host, a name or an address: members
+	// have certificates that they were given, and those name hosts.
+	CallTLS func(host string) *tls.Config
 	// Self is what this member says of itself, now.
 	Self func() Hello
 	// Admit says why a caller is not wanted, nil if it is. Protocol and To have
@@ -46,9 +50,9 @@ type Config struct {
 
 // Stats counts since the start.
 type Stats struct {
-	Refused  int64 // greetings answered with a refusal; not those that came to the wrong member, or too early
-	Foreign  int64 // connections closed before a greeting: not of this cluster, or not limpet
-	Sent     int64 // bytes
+	Refused  int64               // greetings answered with a refusal; not those that came to the wrong member, or too early
+	Foreign  [len(Reasons)]int64 // connections closed before a greeting, by Reasons
+	Sent     int64               // bytes
 	Received int64
 }
 
@@ -65,7 +69,8 @@ type Port struct {
 	once  sync.Once
 	wg    sync.WaitGroup
 
-	refused, foreign, sent, received atomic.Int64
+	refused, sent, received atomic.Int64
+	foreign                 [len(Reasons)]atomic.Int64
 
 	// mu guards the fields below.
 	mu      sync.Mutex
@@ -134,7 +139,11 @@ func (p *Port) Addr() net.Addr { return p.cfg.Listeners[0].Addr() }
 
 // Stats returns the counters.
 func (p *Port) Stats() Stats {
-	return Stats{p.refused.Load(), p.foreign.Load(), p.sent.Load(), p.received.Load()}
+	s := Stats{Refused: p.refused.Load(), Sent: p.sent.Load(), Received: p.received.Load()}
+	for i := range p.foreign {
+		s.Foreign[i] = p.foreign[i].Load()
+	}
+	return s
 }
 
 func (p *Port) accept(l net.Listener) {
@@ -196,7 +205,6 @@ func (p *Port) welcome(c *conn) error {
 	hello, err := p.listen(c)
 	if err != nil {
 		p.say(hostOf(remote), "a connection to the peer port was closed", "remote", remote, "error", err)
-		p.foreign.Add(1)
 		return err
 	}
 	answer := Answer{Hello: p.cfg.Self()}
@@ -222,22 +230,25 @@ func (p *Port) welcome(c *conn) error {
 	return c.SetDeadline(time.Time{})
 }
 
-// listen hears who calls. Who comes with TLS to a member without a token, or
-// without to one with a token, is told so by an alert of TLS, which both can read.
+// listen hears who calls, and counts what is nobody. Who comes with TLS to a
+// member without, or without to one with TLS, is told so by an alert of TLS,
+// which both can read.
 func (p *Port) listen(c *conn) (Hello, error) {
 	raw := c.Conn
-	err := p.serveTLS(c)
-	if err != nil {
-		err = tokenError(err)
-	}
 	var h Hello
+	err, why := p.serveTLS(c), badHandshake
 	if err == nil {
 		h, err = readHello(c)
+		why = badGreeting
 	}
-	if errors.Is(err, errToken) || errors.Is(err, errNoToken) {
+	if err == nil {
+		return h, nil
+	}
+	p.foreign[reasonOf(err, why)].Add(1)
+	if errors.Is(err, errToken) || errors.Is(err, errPlain) {
 		alert(raw)
 	}
-	return h, err
+	return h, p.trustError(err)
 }
 
 // alertPatience is how long the other side may take to read an alert.
@@ -276,7 +287,7 @@ func (p *Port) judge(self, caller Hello) *Refusal {
 	return p.cfg.Admit(caller)
 }
 
-// serveTLS does the handshake, if there is a token.
+// serveTLS does the handshake, if members speak TLS.
 func (p *Port) serveTLS(c *conn) error {
 	if p.cfg.TLS == nil {
 		return nil
@@ -288,7 +299,7 @@ func (p *Port) serveTLS(c *conn) error {
 	err := t.HandshakeContext(ctx)
 	var plain tls.RecordHeaderError
 	if errors.As(err, &plain) && bytes.HasPrefix([]byte(magic), plain.RecordHeader[:]) {
-		return errNoToken
+		return errPlain
 	}
 	return err
 }

@@ -152,12 +152,12 @@ func TestTokens(t *testing.T) {
 				}
 			}
 			if c.portSays == "" {
-				if s := b.Stats(); s.Foreign != 0 || s.Sent == 0 || s.Received == 0 {
+				if s := b.Stats(); s.foreign() != 0 || s.Sent == 0 || s.Received == 0 {
 					t.Errorf("stats %+v, want none foreign, and bytes both ways", s)
 				}
 				return
 			}
-			until(t, "all to be counted", func() bool { return b.Stats().Foreign == 2 })
+			until(t, "all to be counted", func() bool { return b.Stats().foreign() == 2 })
 			if n := b.log.lines(c.portSays); n != 1 {
 				t.Errorf("the port says %q %d times, want once:\n%s", c.portSays, n, b.log)
 			}
@@ -185,7 +185,7 @@ func TestGarbage(t *testing.T) {
 					t.Errorf("%.20q: the connection stays open", g)
 				}
 			}
-			until(t, "all to be counted", func() bool { return h.Stats().Foreign == int64(len(garbage)) })
+			until(t, "all to be counted", func() bool { return h.Stats().foreign() == int64(len(garbage)) })
 			if n := h.log.lines("was closed"); n != 1 {
 				t.Errorf("one host's garbage is told of %d times, want once:\n%s", n, h.log)
 			}
@@ -213,8 +213,8 @@ func TestSilence(t *testing.T) {
 		}
 	}
 	for _, h := range []*host{plain, secret} {
-		until(t, "all to be counted", func() bool { return h.Stats().Foreign >= 100 })
-		if n := h.Stats().Foreign; n != 100 {
+		until(t, "all to be counted", func() bool { return h.Stats().foreign() >= 100 })
+		if n := h.Stats().Foreign[noGreeting]; n != 100 {
 			t.Errorf("%d foreign connections, want 100: who greeted is none", n)
 		}
 	}

@@ -113,7 +113,7 @@ func (s *Server) build() {
 	s.streams = api.NewStreams(s.api)
 	s.metrics.Watch(ops.Sources{
 		Store: s.store, Node: s.node, Hub: s.hub,
-		MemberID: s.dir.now().member(), QuotaBytes: s.cfg.QuotaBytes, Version: s.cfg.Version, Peer: s.port.Figures,
+		MemberID: s.dir.now().member(), QuotaBytes: s.cfg.QuotaBytes, Version: s.cfg.Version, Peer: s.port.Figures, Port: s.port.Stats,
 	})
 	s.health = &ops.Health{
 		Alarms: s.alarms, HasLeader: func() bool { return s.node.Leader() != 0 },

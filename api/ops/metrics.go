@@ -30,6 +30,7 @@ type Sources struct {
 	QuotaBytes int64
 	Version    string // limpet's own
 	Peer       func(id uint64) *peer.Figures
+	Port       func() peer.Stats
 }
 
 // Metrics is the member's registry. It is made before the parts it looks at;

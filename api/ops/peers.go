@@ -19,7 +19,7 @@ type peers struct {
 	src    *Sources
 	images *Images
 
-	known, active, lost, sent, received, sendFailures, receiveFailures, roundTrip *prometheus.Desc
+	known, active, lost, sent, received, sendFailures, receiveFailures, roundTrip, rejected *prometheus.Desc
 }
 
 func newPeers(src *Sources, images *Images) *peers {
@@ -36,12 +36,14 @@ func newPeers(src *Sources, images *Images) *peers {
 		sendFailures:    desc("peer_sent_failures_total", "The total number of send failures from peers.", "To"),
 		receiveFailures: desc("peer_received_failures_total", "The total number of receive failures from peers.", "From"),
 		roundTrip:       desc("peer_round_trip_time_seconds", "Round-Trip-Time histogram between peers", "To"),
+		rejected: prometheus.NewDesc("limpet_peer_rejected_connections_total",
+			"Connections to the peer port that were closed because the caller is no member, or not wanted.", []string{"reason"}, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (p *peers) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{p.known, p.active, p.lost, p.sent, p.received, p.sendFailures, p.receiveFailures, p.roundTrip} {
+	for _, d := range []*prometheus.Desc{p.known, p.active, p.lost, p.sent, p.received, p.sendFailures, p.receiveFailures, p.roundTrip, p.rejected} {
 		out <- d
 	}
 	p.images.describe(out)
@@ -63,6 +65,11 @@ func (p *peers) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(p.known, prometheus.GaugeValue, 0, self, name(id))
 	}
 	p.images.collect(out, others)
+	port := p.src.Port()
+	for i, reason := range peer.Reasons {
+		out <- prometheus.MustNewConstMetric(p.rejected, prometheus.CounterValue, float64(port.Foreign[i]), reason)
+	}
+	out <- prometheus.MustNewConstMetric(p.rejected, prometheus.CounterValue, float64(port.Refused), "refused")
 }
 
 func (p *peers) collect(out chan<- prometheus.Metric, self, other string, f *peer.Figures) {
