@@ -40,8 +40,9 @@ type Config struct {
 	PeerURLs   []string // empty: made of the address that gossip advertises
 	ClientURLs []string // empty: made of the address that gossip advertises
 	ClientPort string
-	Scheme     string // of peer URLs: http or https
-	PeerPort   string
+	// ClientScheme is that of client URLs, Scheme that of peer URLs: http or https.
+	ClientScheme, Scheme string
+	PeerPort             string
 
 	// Ways in; the first that is set is taken.
 	Static   []Founder // etcd's initial cluster, this member among them

@@ -135,7 +135,7 @@ func (s *standing) clientURLs() []string {
 	if len(s.cfg.ClientURLs) > 0 || s.cfg.Gossip == nil {
 		return s.cfg.ClientURLs
 	}
-	return []string{"http://" + joinPort(s.cfg.Gossip.Addr(), s.cfg.ClientPort)}
+	return []string{s.cfg.ClientScheme + "://" + joinPort(s.cfg.Gossip.Addr(), s.cfg.ClientPort)}
 }
 
 // record is what this member reports of itself.

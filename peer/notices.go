@@ -2,6 +2,7 @@ package peer
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -32,7 +33,19 @@ type Notices struct {
 
 type notice struct {
 	Notice
-	said time.Time
+	said   time.Time
+	stands bool // it is shown as long as the process runs
+}
+
+// Stand notes what holds as long as the process runs.
+func (n *Notices) Stand(key, msg string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.last == nil {
+		n.last = make(map[string]*notice)
+	}
+	now := time.Now()
+	n.last[key] = &notice{Notice{now, sentence(msg, args)}, now, true}
 }
 
 // Add notes that something happened, with args as those of a log line, and
@@ -43,8 +56,11 @@ func (n *Notices) Add(key, msg string, args ...any) bool {
 	now := time.Now()
 	old := n.last[key]
 	if old == nil {
-		if n.last == nil || len(n.last) >= noticesKept {
+		if n.last == nil {
 			n.last = make(map[string]*notice)
+		}
+		if len(n.last) >= noticesKept {
+			maps.DeleteFunc(n.last, func(_ string, l *notice) bool { return !l.stands })
 		}
 		old = new(notice)
 		n.last[key] = old
@@ -63,7 +79,7 @@ func (n *Notices) Recent() []Notice {
 	defer n.mu.Unlock()
 	var out []Notice
 	for key, l := range n.last {
-		if time.Since(l.Time) > noticeStays {
+		if time.Since(l.Time) > noticeStays && !l.stands {
 			delete(n.last, key)
 			continue
 		}

@@ -42,3 +42,17 @@ func TestNoticesAreBounded(t *testing.T) {
 		t.Errorf("%d are kept, want at most %d", len(n.last), noticesKept)
 	}
 }
+
+// What stands is shown however old it is, and whatever strangers do.
+func TestNoticesThatStand(t *testing.T) {
+	var n Notices
+	n.Stand("plain", "peers are plain", "url", "http://a:1")
+	n.last["plain"].Time = time.Now().Add(-2 * noticeStays)
+	for i := range 2 * noticesKept {
+		n.Add(fmt.Sprint(i), "x")
+	}
+	got := n.Recent()
+	if last := got[len(got)-1]; last.Text != "peers are plain (url http://a:1)" || len(got) > noticesKept+1 {
+		t.Errorf("of %d notices the oldest is %q", len(got), last.Text)
+	}
+}

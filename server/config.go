@@ -38,6 +38,14 @@ type Config struct {
 	StrictReconfig  bool     // protect the quorum when members change
 	MaxLearners     int
 
+	ClientTLS     SideTLS
+	PeerTLS       SideTLS
+	AutoTLS       bool // towards clients: the cluster's authority issues the certificate
+	PeerAutoTLS   bool // between members: needs the token, with which it is so anyway
+	TLSMinVersion string
+	TLSMaxVersion string // empty: the newest
+	CipherSuites  []string
+
 	SnapshotCount     uint64
 	MaxLogBytes       int64 // of the raft log on disk
 	Heartbeat         time.Duration
@@ -75,6 +83,7 @@ func DefaultConfig() Config {
 		InitialClusterState:     "new",
 		StrictReconfig:          true,
 		MaxLearners:             1,
+		TLSMinVersion:           "TLS1.2",
 		SnapshotCount:           10000,
 		MaxLogBytes:             64 << 20,
 		Heartbeat:               100 * time.Millisecond,
@@ -122,6 +131,7 @@ func (c *Config) Validate() error {
 	if len(c.ListenMetricsURLs) > 0 {
 		checks = append(checks, checkURLs("listen-metrics-urls", c.ListenMetricsURLs, listening))
 	}
+	checks = append(checks, c.checkTLS())
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		checks = append(checks, err)
 	}
@@ -256,9 +266,11 @@ func onThisMachine(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// checkPeerScheme: members speak TLS if and only if there is a token.
+// checkPeerScheme: members speak TLS if there is a token, or if their URLs say
+// so and they were given certificates.
 func (c *Config) checkPeerScheme() error {
 	def := DefaultConfig()
+	token, secure, plain := c.Token != "" || c.TokenFile != "", "", ""
 	for _, f := range []struct {
 		flag      string
 		urls, def []string
@@ -267,14 +279,20 @@ func (c *Config) checkPeerScheme() error {
 		{"initial-advertise-peer-urls", c.AdvertisePeerURLs, def.AdvertisePeerURLs},
 	} {
 		for _, u := range f.urls {
-			secure := strings.HasPrefix(u, "https:")
-			switch token := c.Token != "" || c.TokenFile != ""; {
-			case token && !secure && !slices.Equal(f.urls, f.def):
+			switch https := strings.HasPrefix(u, "https:"); {
+			case token && !https && !slices.Equal(f.urls, f.def):
 				return fmt.Errorf("--%s has %s, but with a token members speak TLS: write https", f.flag, u)
-			case !token && secure:
-				return fmt.Errorf("--%s has %s, but without a token members cannot speak TLS: give --token-file, or write http", f.flag, u)
+			case !token && https && c.PeerTLS.Cert == "":
+				return fmt.Errorf("--%s has %s, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http", f.flag, u)
+			case https:
+				secure = u
+			default:
+				plain = u
 			}
 		}
+	}
+	if !token && secure != "" && plain != "" {
+		return fmt.Errorf("--listen-peer-urls and --initial-advertise-peer-urls have %s and %s: members speak TLS or do not; write https everywhere", secure, plain)
 	}
 	return nil
 }
@@ -312,13 +330,14 @@ func checkURL(s string, use urlUse) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a URL: %w", s, err)
 	}
-	switch u.Scheme {
-	case "http":
-	case "https", "unix", "unixs":
-		if use == listening || use == peering && u.Scheme != "https" {
-			return fmt.Errorf("%q: this version of limpet listens on http only", s)
-		}
-	default:
+	switch {
+	case isUnix(u) && use == peering:
+		return fmt.Errorf("%q: members meet over TCP: write http or https", s)
+	case isUnix(u) && socketFile(u) == "":
+		return fmt.Errorf("%q names no file; write unix:///run/limpet.sock", s)
+	case isUnix(u):
+		return nil
+	case u.Scheme != "http" && u.Scheme != "https":
 		return fmt.Errorf("%q: URL scheme must be http, https, unix, or unixs", s)
 	}
 	if u.Path != "" && u.Path != "/" {

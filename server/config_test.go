@@ -68,15 +68,26 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"https", func(c *Config) { c.ListenClientURLs = []string{"https://127.0.0.1:2379"} },
-			`--listen-client-urls: "https://127.0.0.1:2379": this version of limpet listens on http only`,
+			"TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme; --auto-tls makes them of the cluster's token",
+		},
+		{"https with a certificate", func(c *Config) {
+			c.ListenClientURLs, c.ClientTLS.Cert, c.ClientTLS.Key = []string{"https://127.0.0.1:2379"}, "c", "k"
+		}, ok},
+		{"https with one to be issued", func(c *Config) { c.ListenClientURLs, c.AutoTLS = []string{"https://127.0.0.1:2379"}, true }, ok},
+		{"a socket file", func(c *Config) {
+			c.ListenClientURLs, c.AdvertiseClientURLs = []string{"unix://localhost:2379", "unix:///run/limpet.sock"}, []string{"unix:///run/limpet.sock"}
+		}, ok},
+		{
+			"a socket without a file", func(c *Config) { c.ListenClientURLs = []string{"unix://"} },
+			`--listen-client-urls: "unix://" names no file; write unix:///run/limpet.sock`,
 		},
 		{
-			"a socket file", func(c *Config) { c.ListenClientURLs = []string{"unix://localhost:2379"} },
-			`--listen-client-urls: "unix://localhost:2379": this version of limpet listens on http only`,
+			"a socket for peers", func(c *Config) { c.ListenPeerURLs = []string{"unix:///run/limpet.sock"} },
+			`--listen-peer-urls: "unix:///run/limpet.sock": members meet over TCP: write http or https`,
 		},
 		{
-			"the second of two", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:1", "https://127.0.0.1:2"} },
-			`--listen-client-urls: "https://127.0.0.1:2": this version of limpet listens on http only`,
+			"the second of two", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:1", "unixs:///run/x"} },
+			"TLS key/cert (--cert-file, --key-file) must be provided for client url unixs:///run/x with HTTPS scheme; --auto-tls makes them of the cluster's token",
 		},
 		{
 			"a path", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379/v3"} },
@@ -100,7 +111,48 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"metrics URL", func(c *Config) { c.ListenMetricsURLs = []string{"https://127.0.0.1:9000"} },
-			`--listen-metrics-urls: "https://127.0.0.1:9000": this version of limpet listens on http only`,
+			"client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url https://127.0.0.1:9000; --auto-tls makes them of the cluster's token",
+		},
+		// TLS.
+		{"a certificate without a key", func(c *Config) { c.ClientTLS.Cert = "c" }, `--cert-file and --key-file must both be present: got "c" and ""`},
+		{"a key without a certificate", func(c *Config) { c.PeerTLS.Key = "k" }, `--peer-cert-file and --peer-key-file must both be present: got "" and "k"`},
+		{
+			"half a pair for calls", func(c *Config) { c.PeerTLS.Cert, c.PeerTLS.Key, c.PeerTLS.CallerCert = "c", "k", "cc" },
+			`--peer-client-cert-file and --peer-client-key-file must both be present: got "cc" and ""`,
+		},
+		{
+			"a pair for calls alone", func(c *Config) { c.PeerTLS.CallerCert, c.PeerTLS.CallerKey = "c", "k" },
+			"--peer-client-cert-file is for calls, and --peer-cert-file for being called: give both, or the second alone",
+		},
+		{
+			"two limits on clients", func(c *Config) { c.ClientTLS.AllowedCNs, c.ClientTLS.AllowedHostnames = []string{"a"}, []string{"b"} },
+			"--client-cert-allowed-cn and --client-cert-allowed-hostname are both given; give one",
+		},
+		{
+			"two limits on members", func(c *Config) { c.PeerTLS.AllowedCNs, c.PeerTLS.AllowedHostnames = []string{"a"}, []string{"b"} },
+			"--peer-cert-allowed-cn and --peer-cert-allowed-hostname are both given; give one",
+		},
+		{
+			"an old version", func(c *Config) { c.TLSMinVersion = "TLS1.1" },
+			`unexpected TLS version "TLS1.1" (must be one of: TLS1.2, TLS1.3); see --tls-min-version, --tls-max-version and --cipher-suites`,
+		},
+		{
+			"no such suite", func(c *Config) { c.CipherSuites = []string{"ROT13"} },
+			`unexpected TLS cipher suite "ROT13"; see --tls-min-version, --tls-max-version and --cipher-suites`,
+		},
+		{"members with certificates", func(c *Config) {
+			c.ListenPeerURLs, c.AdvertisePeerURLs = []string{"https://127.0.0.1:2380"}, []string{"https://127.0.0.1:2380"}
+			c.PeerTLS.Cert, c.PeerTLS.Key = "c", "k"
+		}, ok},
+		{
+			"members with nothing", func(c *Config) { c.ListenPeerURLs = []string{"https://127.0.0.1:2380"} },
+			"--listen-peer-urls has https://127.0.0.1:2380, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http",
+		},
+		{
+			"members with and without TLS", func(c *Config) {
+				c.ListenPeerURLs, c.PeerTLS.Cert, c.PeerTLS.Key = []string{"https://127.0.0.1:2380"}, "c", "k"
+			},
+			"--listen-peer-urls and --initial-advertise-peer-urls have https://127.0.0.1:2380 and http://localhost:2380: members speak TLS or do not; write https everywhere",
 		},
 		// URLs told to others: they may point at a proxy.
 		{"a name to advertise", func(c *Config) { c.AdvertiseClientURLs = []string{"https://board.local:443"} }, ok},

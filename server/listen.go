@@ -2,64 +2,96 @@ package server
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"sync"
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/credentials"
+
 	"limpet/api/ops"
 )
 
+// listener is a port, or a socket file, and what is spoken there.
+type listener struct {
+	net.Listener
+	plain, secure bool // without TLS, with it; both on one port is possible, as in etcd
+}
+
 // listenAll opens a listener for each URL; on error none stays open.
-func listenAll(flag string, urls []string) ([]net.Listener, error) {
-	var out []net.Listener
-	seen := make(map[string]bool)
+func listenAll(flag string, urls []string) ([]*listener, error) {
+	var out []*listener
+	seen := make(map[string]*listener)
 	for _, s := range urls {
 		u, err := url.Parse(s)
 		if err != nil {
 			return nil, err // Validate has parsed it before
 		}
-		if seen[u.Host] {
-			continue
+		network, address := "tcp", u.Host
+		if isUnix(u) {
+			network, address = "unix", socketFile(u)
 		}
-		seen[u.Host] = true
-		l, err := net.Listen("tcp", u.Host)
-		if err != nil {
-			closeAll(out)
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return nil, fmt.Errorf("--%s: %s is in use by another program; stop it or choose another port", flag, u.Host)
+		l := seen[network+address]
+		if l == nil {
+			if l, err = listen(flag, network, address); err != nil {
+				closeAll(out)
+				return nil, err
 			}
-			return nil, fmt.Errorf("--%s: %s cannot be listened on: %w", flag, u.Host, err)
+			seen[network+address] = l
+			out = append(out, l)
 		}
-		out = append(out, l)
+		secure := firstSecure([]string{s}) != ""
+		l.secure, l.plain = l.secure || secure, l.plain || !secure
 	}
 	return out, nil
 }
 
-func closeAll(ls []net.Listener) {
+func listen(flag, network, address string) (_ *listener, err error) {
+	var l net.Listener
+	if network == "unix" {
+		l, err = listenUnix(address)
+	} else {
+		l, err = net.Listen(network, address)
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("--%s: %s is in use by another program; stop it or choose another port", flag, address)
+	case err != nil:
+		return nil, fmt.Errorf("--%s: %s cannot be listened on: %w", flag, address, err)
+	}
+	return &listener{Listener: l}, nil
+}
+
+func closeAll[L net.Listener](ls []L) {
 	for _, l := range ls {
 		_ = l.Close()
 	}
 }
 
-// helloTimeout is how long a new connection may stay silent before it must
-// have said which protocol it speaks.
+// helloTimeout is how long a new connection may take until it has said which
+// protocol it speaks, TLS included.
 const helloTimeout = 30 * time.Second
+
+// tlsHandshake is the first byte of TLS (RFC 8446, section 5.1), and of nothing
+// that HTTP says.
+const tlsHandshake = 22
 
 // preface begins every HTTP/2 connection, and no HTTP/1 request.
 var preface = []byte("PRI * HTTP/2.0")
 
 // splitter hands the connections of listeners to gRPC or HTTP/1 by their first
-// bytes: both live on one port, as in etcd.
+// bytes: both live on one port, as in etcd. TLS ends here.
 type splitter struct {
 	grpc, http *branch
-	traffic    *ops.Traffic // counts what gRPC connections carry
+	cfg        splitterConfig
 	quit       chan struct{}
 	once       sync.Once
-	ls         []net.Listener
+	ls         []*listener
 	wg         sync.WaitGroup
 
 	// mu guards silent.
@@ -67,8 +99,16 @@ type splitter struct {
 	silent map[net.Conn]struct{} // connections that have not shown what they speak
 }
 
-func newSplitter(ls []net.Listener, traffic *ops.Traffic) *splitter {
-	s := &splitter{traffic: traffic, quit: make(chan struct{}), ls: ls, silent: make(map[net.Conn]struct{})}
+type splitterConfig struct {
+	traffic *ops.Traffic // counts what gRPC connections carry
+	tls     *tls.Config  // of listeners that are secure
+	// rejected hears of clients with which TLS came to nothing; many at a time.
+	rejected func(remote net.Addr, err error)
+}
+
+// newSplitter starts to accept on ls, of which there is at least one.
+func newSplitter(ls []*listener, cfg splitterConfig) *splitter {
+	s := &splitter{cfg: cfg, quit: make(chan struct{}), ls: ls, silent: make(map[net.Conn]struct{})}
 	s.grpc, s.http = newBranch(s, ls[0].Addr()), newBranch(s, ls[0].Addr())
 	for _, l := range ls {
 		// Owner: the splitter; ends when close closes l.
@@ -107,7 +147,7 @@ func (s *splitter) hush(c net.Conn, silent bool) bool {
 	return true
 }
 
-func (s *splitter) accept(l net.Listener) {
+func (s *splitter) accept(l *listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -123,31 +163,40 @@ func (s *splitter) accept(l net.Listener) {
 			continue
 		}
 		// Owner: the splitter; ends with the first bytes, the deadline or quit.
-		s.wg.Go(func() { s.sort(c) })
+		s.wg.Go(func() { s.sort(c, l) })
 	}
 }
 
 // sort reads until it is clear which protocol c speaks.
-func (s *splitter) sort(c net.Conn) {
+func (s *splitter) sort(c net.Conn, l *listener) {
 	if !s.hush(c, true) {
 		_ = c.Close()
 		return
 	}
 	defer s.hush(c, false)
-	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
+	_ = c.SetDeadline(time.Now().Add(helloTimeout))
+	clear, state, err := s.endTLS(c, l)
+	if err != nil {
+		_ = c.Close()
+		s.cfg.rejected(c.RemoteAddr(), err)
+		return
+	}
 	head := make([]byte, 0, len(preface))
 	for len(head) < len(preface) && bytes.HasPrefix(preface, head) {
-		n, err := c.Read(head[len(head):cap(head)])
+		n, err := clear.Read(head[len(head):cap(head)])
 		head = head[:len(head)+n]
 		if err != nil {
 			_ = c.Close()
 			return
 		}
 	}
-	_ = c.SetReadDeadline(time.Time{})
-	to, conn := s.http, net.Conn(&prefixConn{Conn: c, prefix: head})
+	_ = c.SetDeadline(time.Time{})
+	to, conn := s.http, net.Conn(&prefixConn{Conn: clear, prefix: head})
 	if bytes.HasPrefix(head, preface) {
-		to, conn = s.grpc, &countedConn{prefixConn{Conn: c, prefix: head}, s.traffic}
+		to, conn = s.grpc, &countedConn{prefixConn{Conn: clear, prefix: head}, s.cfg.traffic}
+	}
+	if state != nil {
+		conn = &securedConn{conn, *state}
 	}
 	select {
 	case to.conns <- conn:
@@ -156,6 +205,30 @@ func (s *splitter) sort(c net.Conn) {
 	case <-to.quit:
 		_ = c.Close()
 	}
+}
+
+// endTLS does the handshake, where l asks for one; without there is no state.
+// The deadline of c bounds it.
+func (s *splitter) endTLS(c net.Conn, l *listener) (net.Conn, *tls.ConnectionState, error) {
+	if !l.secure {
+		return c, nil, nil
+	}
+	if l.plain {
+		first := make([]byte, 1)
+		if _, err := io.ReadFull(c, first); err != nil {
+			return nil, nil, err
+		}
+		c = &prefixConn{Conn: c, prefix: first}
+		if first[0] != tlsHandshake {
+			return c, nil, nil
+		}
+	}
+	t := tls.Server(c, s.cfg.tls)
+	if err := t.Handshake(); err != nil {
+		return nil, nil, err
+	}
+	state := t.ConnectionState()
+	return t, &state, nil
 }
 
 // branch is one side of a splitter: a net.Listener.
@@ -227,3 +300,33 @@ func (c *countedConn) Write(p []byte) (int, error) {
 	c.traffic.Sent.Add(int64(n))
 	return n, err
 }
+
+// securedConn is a connection that speaks TLS. net/http takes Request.TLS from
+// it.
+type securedConn struct {
+	net.Conn
+	state tls.ConnectionState
+}
+
+// ConnectionState is that of the end of the handshake.
+func (c *securedConn) ConnectionState() tls.ConnectionState { return c.state }
+
+// endedTLS has gRPC take connections as they come, TLS having ended before, and
+// tells it what the client showed. Only servers use it.
+type endedTLS struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (endedTLS) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, ok := c.(*securedConn)
+	if !ok {
+		return c, nil, nil
+	}
+	return c, credentials.TLSInfo{
+		State: secured.state, CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+	}, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (e endedTLS) Clone() credentials.TransportCredentials { return e }

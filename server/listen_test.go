@@ -28,7 +28,7 @@ func newSorted(t *testing.T) *sorted {
 		t.Fatal(err)
 	}
 	s := &sorted{t: t, traffic: new(ops.Traffic), addr: ls[0].Addr().String()}
-	s.split = newSplitter(ls, s.traffic)
+	s.split = newSplitter(ls, splitterConfig{traffic: s.traffic})
 	t.Cleanup(s.split.close)
 	return s
 }

@@ -45,7 +45,12 @@ func (c *Config) peerListeners() ([]net.Listener, error) {
 	if c.secret != nil && slices.Equal(urls, DefaultConfig().ListenPeerURLs) {
 		urls = []string{"https://0.0.0.0:2380"}
 	}
-	return listenAll("listen-peer-urls", urls)
+	ls, err := listenAll("listen-peer-urls", urls)
+	var out []net.Listener
+	for _, l := range ls {
+		out = append(out, l)
+	}
+	return out, err
 }
 
 // fixedPeerURLs are what this member advertises to others; nil if that depends
@@ -61,24 +66,25 @@ func (c *Config) fixedPeerURLs() []string {
 // address that gossip finds: clients may come from elsewhere, and nobody said
 // where this member is.
 func (c *Config) fixedClientURLs() []string {
-	if c.gossips() && c.clientPort() != "" && slices.Equal(c.AdvertiseClientURLs, DefaultConfig().AdvertiseClientURLs) {
+	if _, port := c.clientPort(); c.gossips() && port != "" && slices.Equal(c.AdvertiseClientURLs, DefaultConfig().AdvertiseClientURLs) {
 		return nil
 	}
 	return c.AdvertiseClientURLs
 }
 
-// clientPort is that of a listener on all addresses; empty if there is none.
-func (c *Config) clientPort() string {
+// clientPort is that of a listener on all addresses, and its scheme; empty if
+// there is none.
+func (c *Config) clientPort() (scheme, port string) {
 	for _, s := range c.ListenClientURLs {
 		u, err := url.Parse(s)
-		if err != nil {
+		if err != nil || isUnix(u) {
 			continue // validated before
 		}
 		if ip := net.ParseIP(u.Hostname()); u.Hostname() == "" || ip != nil && ip.IsUnspecified() {
-			return u.Port()
+			return u.Scheme, u.Port()
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // readToken takes the token from where it was given.
@@ -118,6 +124,10 @@ func (s *Server) openPeers(context.Context) error {
 	if err != nil {
 		return err
 	}
+	var callTLS func(host string) *tls.Config
+	if s.given != nil {
+		tlsConfig, callTLS = s.given.Server(), s.given.Client
+	}
 	scheme := "http"
 	if tlsConfig != nil {
 		scheme = "https"
@@ -127,6 +137,7 @@ func (s *Server) openPeers(context.Context) error {
 		return err
 	}
 	founders, _ := s.cfg.founders() // validated
+	clientScheme, clientPort := s.cfg.clientPort()
 	_, port, _ := net.SplitHostPort(s.peers[0].Addr().String())
 	last, err := raftfsm.LogIndex(s.dir.file(raftDirName))
 	if err != nil {
@@ -135,7 +146,7 @@ func (s *Server) openPeers(context.Context) error {
 	s.local = cluster.New(cluster.Config{
 		Identity: s.dir.id.standing(), Keep: s.dir.keep, Logged: last,
 		Name: s.cfg.memberName(), Version: s.cfg.Version, Format: raftfsm.EntryFormat,
-		PeerURLs: s.cfg.fixedPeerURLs(), ClientURLs: s.cfg.fixedClientURLs(), ClientPort: s.cfg.clientPort(),
+		PeerURLs: s.cfg.fixedPeerURLs(), ClientURLs: s.cfg.fixedClientURLs(), ClientPort: clientPort, ClientScheme: clientScheme,
 		Scheme: scheme, PeerPort: port,
 		Static: founders, Existing: s.cfg.InitialClusterState == "existing",
 		Expect: s.cfg.BootstrapExpect, Join: s.cfg.joinAddresses(), Discover: s.cfg.Discover,
@@ -143,7 +154,7 @@ func (s *Server) openPeers(context.Context) error {
 		Gossip:  s.gossip, Beacon: s.beacon, Roster: roster, Logger: s.log, Broken: s.broken,
 	})
 	s.port = peer.Open(peer.Config{
-		Listeners: s.peers, TLS: tlsConfig,
+		Listeners: s.peers, TLS: tlsConfig, CallTLS: callTLS,
 		Self: s.local.Hello, Admit: s.local.Admit, Where: s.local.Where, Refused: s.local.Refused,
 		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Notices: &s.notices, Logger: s.log,
 	})

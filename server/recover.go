@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"limpet/certs"
 	"limpet/cluster"
 	"limpet/peer"
 	"limpet/raftfsm"
@@ -70,15 +72,23 @@ func (s *Survey) Quorum() bool {
 
 // Recovery is a stopped member that may become a cluster of its own.
 type Recovery struct {
-	cfg Config
-	log *slog.Logger
-	dir *dataDir
+	cfg   Config
+	log   *slog.Logger
+	dir   *dataDir
+	given *certs.Guard // nil: no certificates were given
 }
 
 // OpenRecovery takes hold of the data directory of a stopped member.
 func OpenRecovery(cfg Config, log *slog.Logger) (*Recovery, error) {
 	if err := cfg.readToken(); err != nil {
 		return nil, err
+	}
+	var given *certs.Guard
+	if cfg.PeerTLS.Cert != "" {
+		var err error
+		if given, err = cfg.openPeerGuard(log); err != nil {
+			return nil, err
+		}
 	}
 	if err := inspectDataDir(cfg.DataDir); err != nil {
 		return nil, err
@@ -94,7 +104,7 @@ func OpenRecovery(cfg Config, log *slog.Logger) (*Recovery, error) {
 	if dir.id.ClusterID == "" {
 		return nil, errors.Join(fmt.Errorf("the member in %s was never in a cluster", cfg.DataDir), dir.close())
 	}
-	return &Recovery{cfg, log, dir}, nil
+	return &Recovery{cfg, log, dir, given}, nil
 }
 
 // Close lets go of the data directory.
@@ -131,13 +141,17 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	var callTLS func(host string) *tls.Config
+	if r.given != nil {
+		tlsConfig, callTLS = r.given.Server(), r.given.Client
+	}
 	roster := cluster.OpenRoster(r.dir.file(rosterName))
 	local := cluster.New(cluster.Config{
 		Identity: r.dir.id.standing(), Keep: func(cluster.Identity) error { return nil }, Name: r.cfg.memberName(),
 		Version: r.cfg.Version, Roster: roster, Logger: r.log, Broken: func(error) {},
 	})
 	port := peer.Open(peer.Config{
-		Listeners: []net.Listener{l}, TLS: tlsConfig, Self: local.Hello, Admit: local.Admit, Where: local.Where,
+		Listeners: []net.Listener{l}, TLS: tlsConfig, CallTLS: callTLS, Self: local.Hello, Admit: local.Admit, Where: local.Where,
 		Services: local.Services(nil), Logger: r.log,
 	})
 	defer func() { _ = port.Close() }()
@@ -165,8 +179,8 @@ func (r *Recovery) checkMembers(ms *raftfsm.Membership) error {
 	}
 	for _, m := range ms.Members {
 		for _, u := range m.PeerURLs {
-			if r.cfg.secret == nil && strings.HasPrefix(u, "https:") {
-				return errors.New("the members of this cluster have a token, without which they do not answer: give it with --token or --token-file")
+			if r.cfg.secret == nil && r.given == nil && strings.HasPrefix(u, "https:") {
+				return errors.New("the members of this cluster have a token, or certificates, without which they do not answer: give --token or --token-file, or --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -40,6 +41,7 @@ func (s *Server) buildGRPC() {
 	counted := grpcprom.NewServerMetrics(opts...)
 	s.metrics.Registry.MustRegister(counted)
 	s.grpc = grpc.NewServer(
+		grpc.Creds(endedTLS{insecure.NewCredentials()}),
 		grpc.ChainUnaryInterceptor(counted.UnaryServerInterceptor(), s.api.UnaryInterceptor),
 		grpc.ChainStreamInterceptor(counted.StreamServerInterceptor(), s.streams.Interceptor),
 		// Handlers run on goroutines that are kept, with stacks already grown;
@@ -92,8 +94,9 @@ func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveHTTPFaces(context.Context) error {
 	report := func(ctx context.Context) any { return s.local.Report(ctx) }
 	early := ops.Early(s.local.Doing, report)
-	for _, l := range s.extra {
-		s.serveHTTP(l, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
+	if s.extra != nil {
+		_ = s.extra.grpc.Close() // who speaks gRPC there is sent away
+		s.serveHTTP(s.extra.http, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
 	}
 	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler { return ops.Handler(s.health, report, s.cfg.Pprof, nil) })))
 	return nil

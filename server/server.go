@@ -16,6 +16,7 @@ import (
 
 	"limpet/api"
 	"limpet/api/ops"
+	"limpet/certs"
 	"limpet/cluster"
 	"limpet/discovery"
 	"limpet/lease"
@@ -61,8 +62,10 @@ type Server struct {
 	http     []*http.Server
 	clients  *splitter
 	faces    []*face        // what the HTTP listeners serve
-	extra    []net.Listener // the metrics listeners
+	extra    *splitter      // the metrics listeners; nil: there are none
 	peers    []net.Listener // for the other members
+	given    *certs.Guard   // of certificates for the peer port; nil: none were given
+	turned   peer.Notices   // of clients turned away, so that the log is not theirs
 
 	cancel  context.CancelFunc // ends the background work
 	wg      sync.WaitGroup
@@ -114,16 +117,38 @@ func (s *Server) listen(context.Context) error {
 	if err != nil {
 		return err
 	}
+	secure, err := s.cfg.clientTLS(s.log)
+	if err != nil {
+		return err
+	}
+	if s.given, err = s.cfg.peerGuard(s.log); err != nil {
+		return err
+	}
+	split := splitterConfig{s.metrics.Traffic, secure, s.rejected}
 	clients, err := listenAll("listen-client-urls", s.cfg.ListenClientURLs)
 	if err != nil {
 		return err
 	}
-	s.clients = newSplitter(clients, s.metrics.Traffic)
-	if s.extra, err = listenAll("listen-metrics-urls", s.cfg.ListenMetricsURLs); err != nil {
+	s.clients = newSplitter(clients, split)
+	extra, err := listenAll("listen-metrics-urls", s.cfg.ListenMetricsURLs)
+	if err != nil {
 		return err
 	}
+	if len(extra) > 0 {
+		s.extra = newSplitter(extra, split)
+	}
 	s.peers, err = s.cfg.peerListeners()
+	s.tellOfTLS()
 	return err
+}
+
+// rejected hears of a client with which TLS came to nothing.
+func (s *Server) rejected(remote net.Addr, err error) {
+	s.metrics.Traffic.Rejected.Add(1)
+	host, _, _ := net.SplitHostPort(remote.String()) // a socket file has none
+	if s.turned.Add(host, "") {
+		s.log.Debug("rejected connection on client endpoint", "remote", remote.String(), "error", err)
+	}
 }
 
 func (s *Server) openDir(context.Context) (err error) {
@@ -285,8 +310,10 @@ func (s *Server) stop() error {
 	if s.clients != nil {
 		s.clients.close()
 	}
+	if s.extra != nil {
+		s.extra.close()
+	}
 	s.stopServers()
-	closeAll(s.extra)
 	if s.beacon != nil {
 		_ = s.beacon.Close()
 	}

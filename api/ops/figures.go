@@ -59,6 +59,7 @@ func (m *Metrics) counters() []figure {
 		{"etcd_mvcc_delete_total", "Total number of deletes seen by this member.", func() float64 { return float64(m.deletes.Load()) }},
 		{"etcd_mvcc_txn_total", "Total number of txns seen by this member.", func() float64 { return float64(m.txns.Load()) }},
 		{"etcd_network_client_grpc_sent_bytes_total", "The total number of bytes sent to grpc clients, HTTP/2 framing included.", func() float64 { return float64(m.Traffic.Sent.Load()) }},
+		{"limpet_client_rejected_connections_total", "Connections of clients with which TLS came to nothing.", func() float64 { return float64(m.Traffic.Rejected.Load()) }},
 		{"etcd_network_client_grpc_received_bytes_total", "The total number of bytes received from grpc clients, HTTP/2 framing included.", func() float64 { return float64(m.Traffic.Received.Load()) }},
 		{"etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", func() float64 { return float64(src.Hub.Stats().Events) }},
 		{"etcd_debugging_mvcc_db_compaction_keys_total", "Total number of db keys compacted.", func() float64 { return float64(m.compacted.Load()) }},

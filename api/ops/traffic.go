@@ -2,7 +2,8 @@ package ops
 
 import "sync/atomic"
 
-// Traffic counts the bytes of gRPC connections, HTTP/2 framing included.
+// Traffic counts the bytes of gRPC connections, HTTP/2 framing included, and
+// connections of clients with which TLS came to nothing.
 type Traffic struct {
-	Sent, Received atomic.Int64
+	Sent, Received, Rejected atomic.Int64
 }
