@@ -17,7 +17,7 @@ import (
 // keys are the flags' names, durations are nanoseconds or Go durations, lists
 // are comma-separated or YAML lists. Values from the command line and the
 // environment are put back to their defaults first: the file alone counts. Keys that name no
-// flag are returned.
+// flag are returned; those of etcd's mappings about TLS stand for flags.
 func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -26,6 +26,9 @@ func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) 
 	var values map[string]any
 	if err := yaml.Unmarshal(data, &values); err != nil {
 		return nil, fmt.Errorf("--config-file %s is not valid YAML: %w", file, err)
+	}
+	if err := flattenTLS(values); err != nil {
+		return nil, fmt.Errorf("--config-file %s: %w", file, err)
 	}
 	// Fresh flags, since those of the context took on the environment's values.
 	for _, f := range serverFlags(settings()) {
@@ -47,25 +50,52 @@ func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) 
 		}
 		delete(values, name)
 	}
-	for name, v := range values {
-		// etcd ignores what it does not know; a member that was to speak TLS
-		// must not quietly speak without.
-		if section, ok := v.(map[string]any); ok && strings.HasSuffix(name, "-transport-security") && asksForTLS(section) {
-			return nil, fmt.Errorf("--config-file %s: %s: this version of limpet has no TLS", file, name)
-		}
+	for name := range values {
 		unknown = append(unknown, name)
 	}
 	slices.Sort(unknown)
 	return unknown, nil
 }
 
-func asksForTLS(section map[string]any) bool {
-	for _, v := range section {
-		if v != nil && v != "" && v != false {
-			return true
+// sections are etcd's mappings about TLS (embed.securityConfig): the flag that
+// each of their keys means, empty if limpet has no use for it.
+var sections = map[string]map[string]string{
+	"client-transport-security": {
+		"cert-file": "cert-file", "key-file": "key-file", "client-cert-file": "", "client-key-file": "",
+		"client-cert-auth": "client-cert-auth", "trusted-ca-file": "trusted-ca-file", "auto-tls": "auto-tls",
+		"allowed-cn": "client-cert-allowed-cn", "allowed-hostname": "client-cert-allowed-hostname",
+		"skip-client-san-verification": "",
+	},
+	"peer-transport-security": {
+		"cert-file": "peer-cert-file", "key-file": "peer-key-file",
+		"client-cert-file": "peer-client-cert-file", "client-key-file": "peer-client-key-file",
+		"client-cert-auth": "peer-client-cert-auth", "trusted-ca-file": "peer-trusted-ca-file", "auto-tls": "peer-auto-tls",
+		"allowed-cn": "peer-cert-allowed-cn", "allowed-hostname": "peer-cert-allowed-hostname",
+		"skip-client-san-verification": "peer-skip-client-san-verification",
+	},
+}
+
+// flattenTLS puts what the mappings about TLS say under the names of flags.
+func flattenTLS(values map[string]any) error {
+	for name, flags := range sections {
+		section, ok := values[name].(map[string]any)
+		if !ok && values[name] != nil {
+			return fmt.Errorf("%s is %q, want a mapping", name, fmt.Sprint(values[name]))
+		}
+		delete(values, name)
+		for key, v := range section {
+			flag, known := flags[key]
+			switch {
+			case flag != "":
+				values[flag] = v
+			case !known && v != nil && v != "" && v != false:
+				// etcd ignores what it does not know; who is let in must not hang on a
+				// misspelt key.
+				return fmt.Errorf("%s has no key %s", name, key)
+			}
 		}
 	}
-	return false
+	return nil
 }
 
 func defaultText(f cli.Flag) string {

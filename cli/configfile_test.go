@@ -128,6 +128,38 @@ func TestOtherFormsInAFile(t *testing.T) {
 	}
 }
 
+// etcd's mappings about TLS stand for flags; k3s writes some of their keys.
+func TestTLSInAFile(t *testing.T) {
+	cleanEnv(t)
+	want := server.DefaultConfig()
+	want.ClientTLS.Cert, want.ClientTLS.Key, want.ClientTLS.TrustedCA = "/c", "/k", "/ca"
+	want.ClientTLS.ClientAuth, want.AutoTLS, want.ClientTLS.AllowedCNs = true, true, []string{"a", "b"}
+	want.PeerTLS.Cert, want.PeerTLS.Key, want.PeerTLS.TrustedCA = "/pc", "/pk", "/pca"
+	want.PeerTLS.CallerCert, want.PeerTLS.CallerKey = "/cc", "/ck"
+	want.PeerTLS.ClientAuth, want.PeerTLS.SkipCallerSAN, want.PeerTLS.AllowedHostnames = true, true, []string{"h"}
+	want.CipherSuites = []string{"A", "B"}
+	got := mustAsk(t, "--config-file", writeFile(t, "etcd.yml", `
+client-transport-security:
+  cert-file: /c
+  key-file: /k
+  client-cert-file: /ignored
+  client-cert-auth: true
+  trusted-ca-file: /ca
+  auto-tls: true
+  allowed-cn: [a, b]
+  no-such-key:
+peer-transport-security: {cert-file: /pc, key-file: /pk, client-cert-file: /cc, client-key-file: /ck, client-cert-auth: true,
+  trusted-ca-file: /pca, allowed-hostname: [h], skip-client-san-verification: true, auto-tls: false}
+cipher-suites: [A, B]
+`))
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("from mappings:\n got %+v\nwant %+v", got, want)
+	}
+	if got := mustAsk(t, "--config-file", writeFile(t, "empty.yml", "client-transport-security:\npeer-transport-security: {}\n")); !reflect.DeepEqual(got, server.DefaultConfig()) {
+		t.Errorf("from empty mappings: %+v", got)
+	}
+}
+
 // On 32-bit machines, yaml gives numbers above 2^31 as int64.
 func TestValueTextOfAnyInteger(t *testing.T) {
 	for _, v := range []any{5000000000, int64(5000000000), uint64(5000000000)} {
@@ -153,6 +185,9 @@ func TestBadConfigFiles(t *testing.T) {
 		{"a list\n", "--config-file FILE is not valid YAML: …"},
 		{"name: [", "--config-file FILE is not valid YAML: …"},
 		{"name: {a: b}\n", "--config-file FILE: name is …"},
+		{"client-transport-security: {cert_file: /c}\n", "--config-file FILE: client-transport-security has no key cert_file"},
+		{"peer-transport-security: /c\n", `--config-file FILE: peer-transport-security is "/c", want a mapping`},
+		{"peer-transport-security: {auto-tls: perhaps}\n", `--config-file FILE: peer-auto-tls is "perhaps": …`},
 	} {
 		t.Run(c.text, func(t *testing.T) {
 			file := writeFile(t, "bad.yml", c.text)

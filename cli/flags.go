@@ -118,18 +118,31 @@ func boolean(name, category, usage string, get func(*server.Config) *bool) setti
 	}
 }
 
+// ignored is a flag of etcd's that limpet takes and has no use for; why says so
+// in its help.
+func ignored(name, category, why string) setting {
+	return setting{
+		flag:  &cli.StringFlag{Name: name, Category: category, Usage: "has no effect: " + why, EnvVars: envNames(name)},
+		name:  name,
+		apply: func(*cli.Context, *server.Config) error { return nil },
+	}
+}
+
 const (
 	catMember  = "Member"
 	catCluster = "Cluster"
 	catClients = "Clients"
 	catUsers   = "Users"
+	catTLS     = "TLS"
 	catLimits  = "Limits"
 	catCompact = "Compaction"
 	catTell    = "Logs and metrics"
 )
 
 // settings lists the flags that end in server.Config.
-func settings() []setting {
+func settings() []setting { return append(plainSettings(), tlsSettings()...) }
+
+func plainSettings() []setting {
 	type C = server.Config
 	return []setting{
 		text("name", catMember, "human-readable name of this member", func(c *C) *string { return &c.Name }),
