@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
+	"net/http"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -30,35 +32,66 @@ func (s *Server) caller(ctx context.Context) (auth.Caller, error) {
 		token = metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameSwagger)
 	}
 	if len(token) > 0 {
-		// A token may name an entry of the log that this member has yet to apply,
-		// or one that never comes.
-		tctx, cancel := context.WithTimeout(ctx, s.RequestTimeout())
-		defer cancel()
-		return s.cfg.Login.Caller(tctx, strings.TrimPrefix(token[0], "Bearer "), rules)
+		return s.tokenCaller(ctx, token[0], rules)
 	}
-	if !s.cfg.CertUsers {
-		return auth.Caller{}, nil
-	}
-	return certCaller(ctx, rules), nil
-}
-
-// certCaller is who the client's certificate names. What a gateway passes on
-// comes over a connection of the gateway's own.
-func certCaller(ctx context.Context, rules *auth.Rules) auth.Caller {
+	// What a gateway passes on comes over a connection of the gateway's own.
 	p, _ := peer.FromContext(ctx)
 	if p == nil || len(metadata.ValueFromIncomingContext(ctx, gatewayMark)) > 0 {
+		return auth.Caller{}, nil
+	}
+	info, _ := p.AuthInfo.(credentials.TLSInfo)
+	return s.certCaller(&info.State, rules), nil
+}
+
+// tokenCaller is whose token it is.
+func (s *Server) tokenCaller(ctx context.Context, token string, rules *auth.Rules) (auth.Caller, error) {
+	// A token may name an entry of the log that this member has yet to apply, or
+	// one that never comes.
+	ctx, cancel := context.WithTimeout(ctx, s.RequestTimeout())
+	defer cancel()
+	return s.cfg.Login.Caller(ctx, strings.TrimPrefix(token, "Bearer "), rules)
+}
+
+// certCaller is who the client's certificate names.
+func (s *Server) certCaller(state *tls.ConnectionState, rules *auth.Rules) auth.Caller {
+	if state == nil || !s.cfg.CertUsers {
 		return auth.Caller{}
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return auth.Caller{}
-	}
-	for _, chain := range info.State.VerifiedChains {
+	for _, chain := range state.VerifiedChains {
 		if len(chain) > 0 {
 			return auth.Caller{User: chain[0].Subject.CommonName, Revision: rules.Revision()}
 		}
 	}
 	return auth.Caller{}
+}
+
+// httpCaller is caller for a request over HTTP, whose header Authorization has
+// the token.
+func (s *Server) httpCaller(r *http.Request, rules *auth.Rules) (auth.Caller, error) {
+	if token := r.Header.Get("Authorization"); token != "" {
+		return s.tokenCaller(r.Context(), token, rules)
+	}
+	return s.certCaller(r.TLS, rules), nil
+}
+
+// KnownHTTP reports whether somebody is known to send r, or nothing is checked.
+func (s *Server) KnownHTTP(r *http.Request) bool {
+	rules := s.rules()
+	if !rules.Enabled() {
+		return true
+	}
+	c, err := s.httpCaller(r, rules)
+	return err == nil && rules.Known(c) == nil
+}
+
+// RootHTTP reports whether root is known to send r; not while nothing is checked.
+func (s *Server) RootHTTP(r *http.Request) bool {
+	rules := s.rules()
+	if !rules.Enabled() {
+		return false
+	}
+	c, err := s.httpCaller(r, rules)
+	return err == nil && rules.Admin(c) == nil
 }
 
 // known returns an error if nobody is known to ask.

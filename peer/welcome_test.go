@@ -117,8 +117,8 @@ func FuzzWelcome(f *testing.F) {
 		c := &said{Reader: bytes.NewReader(data)}
 		l.receive(c)
 		to := l.handedOn()
-		if !whole && (len(l.admitted) > 0 || to != "" || l.Stats().Foreign != 1) {
-			t.Fatalf("no greeting: looked at %d, handed on to %q, %d counted as foreign", len(l.admitted), to, l.Stats().Foreign)
+		if !whole && (len(l.admitted) > 0 || to != "" || l.Stats().foreign() != 1) {
+			t.Fatalf("no greeting: looked at %d, handed on to %q, %d counted as foreign", len(l.admitted), to, l.Stats().foreign())
 		}
 		if !whole && !token && c.heard.Len() > 0 && c.heard.Bytes()[0] != tlsAlert {
 			t.Fatalf("a stranger is told %q", c.heard.Bytes())

@@ -98,7 +98,9 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 		_ = s.extra.grpc.Close() // who speaks gRPC there is sent away
 		s.serveHTTP(s.extra.http, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
 	}
-	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler { return ops.Handler(s.health, report, s.cfg.Pprof, nil) })))
+	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler {
+		return ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
+	})))
 	return nil
 }
 

@@ -105,7 +105,7 @@ func (s *Server) build() {
 	s.api = api.New(api.Config{
 		ClusterID: s.clusterID, MemberID: s.dir.now().member(),
 		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Login: s.desk, Lead: s.local.CallLeader,
-		RelaxedReconfig: !s.cfg.StrictReconfig, MaxLearners: s.cfg.MaxLearners,
+		CertUsers: s.cfg.ClientTLS.ClientAuth, RelaxedReconfig: !s.cfg.StrictReconfig, MaxLearners: s.cfg.MaxLearners,
 		MaxTxnOps: s.cfg.MaxTxnOps, MaxRequestBytes: s.cfg.MaxRequestBytes, QuotaBytes: s.cfg.QuotaBytes,
 		ElectionTimeout: s.cfg.Election, ProgressEvery: s.cfg.ProgressEvery,
 		Logger: s.log, Metrics: s.metrics.API,

@@ -131,7 +131,7 @@ func TestDebugWithoutCORS(t *testing.T) {
 // and only the extra listener has none of them.
 func TestDebugPagesBehindTheDoor(t *testing.T) {
 	h := &Health{Metrics: NewMetrics()}
-	client := Handler(h, func(context.Context) any { return nil }, true, nil)
+	client := Handler(h, func(context.Context) any { return nil }, true, Who{})
 	stranger := visit{from: "192.0.2.7:40000", host: "192.0.2.1:2379"}
 	for _, path := range []string{
 		"/debug/", "/debug/vars", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/heap", "/debug/pprof/profile",
@@ -191,4 +191,27 @@ func FuzzDebugDoor(f *testing.F) {
 			t.Errorf("%+v sees %q under the name %q", v, path, u.Hostname())
 		}
 	})
+}
+
+// How the cluster is may be known to whoever is known, and on this machine.
+func TestReportIsForTheKnown(t *testing.T) {
+	h := &Health{Metrics: NewMetrics()}
+	report := func(context.Context) any { return secretPage }
+	for name, c := range map[string]struct {
+		v    visit
+		who  Who
+		want int
+	}{
+		"nothing is checked": {visit{from: "192.0.2.7:40000", host: "192.0.2.1:2379"}, Who{}, http.StatusOK},
+		"nobody":             {visit{from: "192.0.2.7:40000", host: "192.0.2.1:2379"}, Who{Known: knowsTheWord}, http.StatusForbidden},
+		"on this machine":    {visit{from: "127.0.0.1:40000", host: "localhost"}, Who{Known: knowsTheWord}, http.StatusOK},
+		"known": {visit{from: "192.0.2.7:40000", host: "192.0.2.1:2379", header: map[string]string{"Authorization": "the word"}},
+			Who{Known: knowsTheWord}, http.StatusOK},
+	} {
+		w := httptest.NewRecorder()
+		Handler(h, report, false, c.who).ServeHTTP(w, c.v.request(t, http.MethodGet, ReportPath))
+		if w.Code != c.want || strings.Contains(w.Body.String(), secretPage) != (c.want == http.StatusOK) {
+			t.Errorf("%s: got %d, %q; want %d", name, w.Code, w.Body, c.want)
+		}
+	}
 }

@@ -28,15 +28,31 @@ func serveReport(report func(context.Context) any) http.HandlerFunc {
 	}
 }
 
-// Handler serves everything of this package that belongs on the client port. Who
-// is root may look inside the process from anywhere, others on this machine only;
-// a nil root: nobody is. It must be safe for concurrent use.
-func Handler(h *Health, report func(context.Context) any, profiles bool, root func(*http.Request) bool) http.Handler {
+// Who tells who sends a request. Its functions may be called concurrently.
+type Who struct {
+	Root  func(*http.Request) bool // may look inside the process; nil: nobody from elsewhere
+	Known func(*http.Request) bool // may see how the cluster is; nil: anybody
+}
+
+// Handler serves everything of this package that belongs on the client port.
+// Whoever asks on this machine need not be known.
+func Handler(h *Health, report func(context.Context) any, profiles bool, who Who) http.Handler {
 	mux := probes(h)
-	mux.HandleFunc(ReportPath, serveReport(report))
+	mux.HandleFunc(ReportPath, known(who.Known, serveReport(report)))
 	mux.HandleFunc("/version", serveVersion)
-	mux.Handle(debugPath, inside(root, debugPages(h.Metrics, profiles)))
+	mux.Handle(debugPath, inside(who.Root, debugPages(h.Metrics, profiles)))
 	return mux
+}
+
+// known lets those through to a page who are on this machine, or whom known knows.
+func known(known func(*http.Request) bool, page http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if onThisMachine(r) || known == nil || known(r) {
+			page(w, r)
+			return
+		}
+		http.Error(w, "limpet: authentication is enabled: ask as a user, with its token in the header Authorization, or on this machine", http.StatusForbidden)
+	}
 }
 
 // Early serves while the member is not in its cluster yet; waits tells what for.
