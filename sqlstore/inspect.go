@@ -32,6 +32,9 @@ func inspect(file string, ours position) (*keyIndex, position, error) {
 	return index, at, nil
 }
 
+// newestFormat is SQLite's: 2 has a WAL.
+const newestFormat = 2
+
 func refused(file string, why error) error {
 	return fmt.Errorf("%w: %s: %w", ErrImageRefused, file, why)
 }
@@ -42,6 +45,8 @@ func refused(file string, why error) error {
 //	offset  size  is
 //	 0      16    "SQLite format 3" and a zero byte
 //	16       2    page size, big-endian
+//	18       1    format to write, 1 or 2; SQLite does not write a newer one
+//	19       1    format to read
 //	28       4    pages in the file, big-endian
 func inspectHeader(file string) (err error) {
 	f, err := os.Open(file)
@@ -65,6 +70,9 @@ func inspectHeader(file string) (err error) {
 	}
 	if n := binary.BigEndian.Uint16(h[16:]); n != pageSize {
 		return refused(file, fmt.Errorf("its pages have %d bytes, not %d", n, pageSize))
+	}
+	if h[18] > newestFormat || h[19] > newestFormat {
+		return refused(file, fmt.Errorf("its format is %d to write and %d to read, want at most %d", h[18], h[19], newestFormat))
 	}
 	if n := int64(binary.BigEndian.Uint32(h[28:])) * pageSize; n != info.Size() {
 		return refused(file, fmt.Errorf("it has %d bytes, and its header speaks of %d", info.Size(), n))
