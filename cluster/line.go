@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -160,15 +161,21 @@ func (l *line) askAround(ctx context.Context) {
 
 // ask puts a question whose form is JSON.
 func (l *line) ask(ctx context.Context, addr, method string, req, resp any) error {
-	data, err := json.Marshal(req)
+	out, err := l.askRaw(ctx, addr, method, req)
 	if err != nil {
 		return err
 	}
-	out := new(wrapperspb.BytesValue)
-	if _, err := l.port.AskAt(ctx, addr, askPath+method, wrapperspb.Bytes(data), out); err != nil {
-		return err
+	return json.Unmarshal(out, resp)
+}
+
+func (l *line) askRaw(ctx context.Context, addr, method string, req any) ([]byte, error) {
+	data, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
 	}
-	return json.Unmarshal(out.Value, resp)
+	out := new(wrapperspb.BytesValue)
+	_, err = l.port.AskAt(ctx, addr, askPath+method, wrapperspb.Bytes(data), out)
+	return out.Value, err
 }
 
 func answer(v any) (*wrapperspb.BytesValue, error) {
@@ -177,9 +184,21 @@ func answer(v any) (*wrapperspb.BytesValue, error) {
 }
 
 func (l *line) describe(ctx context.Context, addr string) (*Description, error) {
-	d := new(Description)
-	if err := l.ask(ctx, addr, "Describe", struct{}{}, d); err != nil {
+	out, err := l.askRaw(ctx, addr, "Describe", struct{}{})
+	if err != nil {
 		return nil, err
+	}
+	return readDescription(out)
+}
+
+// readDescription returns no half of a description beside an error.
+func readDescription(data []byte) (*Description, error) {
+	d := new(Description)
+	if err := json.Unmarshal(data, d); err != nil {
+		return nil, fmt.Errorf("a description that cannot be read: %w", err)
+	}
+	if slices.Contains(d.Members, nil) {
+		return nil, errors.New("a description with a member that is none")
 	}
 	return d, nil
 }
@@ -194,8 +213,7 @@ func (l *line) describeMember(ctx context.Context, id uint64) (*Description, err
 	if err := l.port.Invoke(ctx, id, askPath+"Describe", wrapperspb.Bytes(nil), out); err != nil {
 		return nil, err
 	}
-	d := new(Description)
-	return d, json.Unmarshal(out.Value, d)
+	return readDescription(out.Value)
 }
 
 // others are whom we see: members with state, and empty ones.

@@ -76,7 +76,9 @@ func (s *survey) report(ctx context.Context) *Report {
 		return r
 	}
 	out := new(wrapperspb.BytesValue)
-	if err := s.line.callLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err == nil && json.Unmarshal(out.Value, &r.Members) == nil {
+	var said []MemberReport
+	if err := s.line.callLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err == nil && json.Unmarshal(out.Value, &said) == nil {
+		r.Members = said
 		return r
 	}
 	for _, m := range n.Membership().Members {
