@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 )
 
 func memberCommand() *cli.Command {
@@ -42,16 +41,18 @@ func outputFlag() cli.Flag {
 func memberAction(name, args, usage string, do func(context.Context, *cli.Context, *clientv3.Client) error, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, ArgsUsage: args, OnUsageError: usageError,
-		Flags: append(flags,
-			&cli.StringFlag{Name: "endpoints", Usage: "client URLs of members; comma-separated", Value: "127.0.0.1:2379", EnvVars: []string{"LIMPET_ENDPOINTS", "ETCDCTL_ENDPOINTS"}},
-			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer", Value: 10 * time.Second}),
+		Flags: append(accessFlags(10*time.Second), flags...),
 		Action: func(c *cli.Context) error {
 			if want := len(strings.Fields(args)); c.NArg() != want {
 				return fmt.Errorf("limpet member %s takes %d arguments, got %d; see limpet member %s --help", name, want, c.NArg(), name)
 			}
-			ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+			a, err := newAccess(c)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context, a.timeout)
 			defer cancel()
-			client, err := clientv3.New(clientv3.Config{Endpoints: splitList(c.String("endpoints")), DialTimeout: c.Duration("timeout"), Logger: zap.NewNop()})
+			client, err := a.client(a.endpoints...)
 			if err != nil {
 				return err
 			}

@@ -30,6 +30,9 @@ func recoverCommand(version string) *cli.Command {
 			&cli.StringFlag{Name: "data-dir", Usage: "data directory of the stopped member", EnvVars: envNames("data-dir"), Required: true},
 			&cli.StringFlag{Name: "token", Usage: "the cluster's secret", EnvVars: envNames("token")},
 			&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
+			&cli.StringFlag{Name: "peer-cert-file", Usage: "certificate of this member, if members were given some", EnvVars: envNames("peer-cert-file")},
+			&cli.StringFlag{Name: "peer-key-file", Usage: "key of --peer-cert-file", EnvVars: envNames("peer-key-file")},
+			&cli.StringFlag{Name: "peer-trusted-ca-file", Usage: "authorities of members", EnvVars: envNames("peer-trusted-ca-file")},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only tell what is left of the cluster"},
 			&cli.BoolFlag{Name: "here", Usage: "recover this member although another one has more"},
 			&cli.BoolFlag{Name: "yes-i-lost-quorum", Usage: "do not ask"},
@@ -38,6 +41,7 @@ func recoverCommand(version string) *cli.Command {
 		Action: func(c *cli.Context) error {
 			cfg := server.DefaultConfig()
 			cfg.DataDir, cfg.Token, cfg.TokenFile, cfg.Version = c.String("data-dir"), c.String("token"), c.String("token-file"), version
+			cfg.PeerTLS.Cert, cfg.PeerTLS.Key, cfg.PeerTLS.TrustedCA = c.String("peer-cert-file"), c.String("peer-key-file"), c.String("peer-trusted-ca-file")
 			log, closeLog, err := newLogger("error", "text", "stderr")
 			if err != nil {
 				return err

@@ -17,10 +17,10 @@ import (
 )
 
 // askReport has the first endpoint that answers tell how the cluster is.
-func askReport(ctx context.Context, endpoints []string, timeout time.Duration) (*cluster.Report, error) {
+func askReport(ctx context.Context, a *access) (*cluster.Report, error) {
 	var errs []error
-	for _, ep := range endpoints {
-		r, err := reportAt(ctx, ep, timeout)
+	for _, ep := range a.endpoints {
+		r, err := reportAt(ctx, a, ep)
 		if err == nil {
 			return r, nil
 		}
@@ -29,17 +29,14 @@ func askReport(ctx context.Context, endpoints []string, timeout time.Duration) (
 	return nil, errors.Join(errs...)
 }
 
-func reportAt(ctx context.Context, endpoint string, timeout time.Duration) (*cluster.Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func reportAt(ctx context.Context, a *access, endpoint string) (*cluster.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	if !strings.Contains(endpoint, "://") {
-		endpoint = "http://" + endpoint
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(endpoint, "/")+ops.ReportPath, nil)
+	client, req, err := a.request(ctx, endpoint, ops.ReportPath)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"limpet/cluster"
 )
@@ -35,21 +33,20 @@ type memberStatus struct {
 
 func statusCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "status",
-		Usage: "show how the members are",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "endpoints", Usage: "client URLs to ask; comma-separated", Value: "127.0.0.1:2379", EnvVars: []string{"LIMPET_ENDPOINTS", "ETCDCTL_ENDPOINTS"}},
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "text or json", Value: "text"},
-			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer", Value: 5 * time.Second},
-		},
+		Name:         "status",
+		Usage:        "show how the members are",
+		Flags:        append(accessFlags(5*time.Second), outputFlag()),
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if o := c.String("output"); o != "text" && o != "json" {
 				return badValue("output", o, "text or json")
 			}
-			endpoints := splitList(c.String("endpoints"))
-			report, _ := askReport(c.Context, endpoints, c.Duration("timeout"))
-			rows, failed := askAll(c.Context, endpoints, c.Duration("timeout"))
+			a, err := newAccess(c)
+			if err != nil {
+				return err
+			}
+			report, _ := askReport(c.Context, a)
+			rows, failed := askAll(c.Context, a)
 			if err := printStatus(c.App.Writer, report, rows, c.String("output")); err != nil {
 				return err
 			}
@@ -61,9 +58,9 @@ func statusCommand() *cli.Command {
 	}
 }
 
-func askAll(ctx context.Context, endpoints []string, timeout time.Duration) (rows []memberStatus, failed int) {
-	for _, ep := range endpoints {
-		row, err := ask(ctx, ep, timeout)
+func askAll(ctx context.Context, a *access) (rows []memberStatus, failed int) {
+	for _, ep := range a.endpoints {
+		row, err := ask(ctx, a, ep)
 		if err != nil {
 			failed++
 			row = memberStatus{Endpoint: ep, Error: err.Error()}
@@ -73,10 +70,10 @@ func askAll(ctx context.Context, endpoints []string, timeout time.Duration) (row
 	return rows, failed
 }
 
-func ask(ctx context.Context, endpoint string, timeout time.Duration) (memberStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func ask(ctx context.Context, a *access, endpoint string) (memberStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: timeout, Logger: zap.NewNop()})
+	client, err := a.client(endpoint)
 	if err != nil {
 		return memberStatus{}, err
 	}

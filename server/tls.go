@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -126,7 +127,13 @@ func (c *Config) serverNames() []string {
 	}
 	for _, s := range slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs, c.AdvertiseClientURLs) {
 		u, err := url.Parse(s)
-		if err != nil || isUnix(u) || u.Hostname() == "" {
+		switch {
+		case err != nil:
+			continue // validated before
+		case isUnix(u):
+			names = append(names, path.Base(socketFile(u))) // what etcd's client looks for
+			continue
+		case u.Hostname() == "":
 			continue
 		}
 		if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsUnspecified() {

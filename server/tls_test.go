@@ -337,15 +337,15 @@ func TestPlainClientsAreANotice(t *testing.T) {
 // Names that clients may use are in the certificate of --auto-tls once.
 func TestServerNames(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.ListenClientURLs = []string{"https://0.0.0.0:1", "https://[::]:1", "https://10.0.0.1:2", "unix:///run/x"}
+	cfg.ListenClientURLs = []string{"https://0.0.0.0:1", "https://[::]:1", "https://10.0.0.1:2", "unixs:///run/x.sock"}
 	cfg.AdvertiseClientURLs = []string{"https://board.local:1"}
 	got := cfg.serverNames()
-	for _, want := range []string{"localhost", "127.0.0.1", "::1", "10.0.0.1", "board.local"} {
+	for _, want := range []string{"localhost", "127.0.0.1", "::1", "10.0.0.1", "board.local", "x.sock"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("no %s in %v", want, got)
 		}
 	}
-	for _, not := range []string{"0.0.0.0", "::", "", "/run/x"} {
+	for _, not := range []string{"0.0.0.0", "::", "", "/run/x.sock"} {
 		if slices.Contains(got, not) {
 			t.Errorf("%q in %v", not, got)
 		}

@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"limpet/server"
+)
+
+// operator is the common name of whoever comes with the token: that is trusted
+// with everything.
+const operator = "root"
+
+// access is how a command reaches members.
+type access struct {
+	endpoints []string
+	tls       *tls.Config   // nil: nothing was said of TLS
+	timeout   time.Duration // of one answer
+}
+
+// accessFlags are etcdctl's, and --data-dir instead of files.
+func accessFlags(timeout time.Duration) []cli.Flag {
+	ctl := func(name string) []string {
+		n := strings.ToUpper(name)
+		return []string{"LIMPET_" + n, "ETCDCTL_" + n}
+	}
+	return []cli.Flag{
+		&cli.StringFlag{Name: "endpoints", Usage: "client URLs of members; comma-separated", Value: "127.0.0.1:2379", EnvVars: ctl("endpoints")},
+		&cli.StringFlag{Name: "cacert", Usage: "authorities of the members' certificates, PEM", EnvVars: ctl("cacert")},
+		&cli.StringFlag{Name: "cert", Usage: "certificate to show, PEM", EnvVars: ctl("cert")},
+		&cli.StringFlag{Name: "key", Usage: "key of --cert", EnvVars: ctl("key")},
+		&cli.StringFlag{Name: "data-dir", Usage: "data directory of a member here: its token stands in for --cacert, --cert and --key"},
+		&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer", Value: timeout},
+	}
+}
+
+// newAccess reads what accessFlags say.
+func newAccess(c *cli.Context) (*access, error) {
+	a := &access{endpoints: splitList(c.String("endpoints")), timeout: c.Duration("timeout")}
+	ca, cert, key, dir := c.String("cacert"), c.String("cert"), c.String("key"), c.String("data-dir")
+	if len(a.endpoints) == 0 {
+		return nil, errors.New("--endpoints is empty; give a client URL such as https://127.0.0.1:2379")
+	}
+	if (cert == "") != (key == "") {
+		return nil, errors.New("--cert and --key belong together; give both")
+	}
+	if dir != "" {
+		if ca+cert != "" {
+			return nil, errors.New("--data-dir stands in for --cacert, --cert and --key; give one or the other")
+		}
+		cfg, err := tokenTLS(dir)
+		a.tls = cfg
+		return a, err
+	}
+	if ca+cert == "" {
+		return a, nil
+	}
+	a.tls = new(tls.Config)
+	if ca != "" {
+		data, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("--cacert: %w", err)
+		}
+		if a.tls.RootCAs = x509.NewCertPool(); !a.tls.RootCAs.AppendCertsFromPEM(data) {
+			return nil, fmt.Errorf("--cacert: %s holds no certificate in PEM", ca)
+		}
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("--cert and --key: %w", err)
+		}
+		a.tls.Certificates = []tls.Certificate{pair}
+	}
+	return a, nil
+}
+
+// tokenTLS trusts what the token of a data directory vouches for, and shows a
+// certificate of the operator that lives as long as this process.
+func tokenTLS(dir string) (*tls.Config, error) {
+	token, err := server.StoredToken(dir)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := token.CAPEM()
+	if err != nil {
+		return nil, err
+	}
+	cert, key, err := token.IssueClient(operator, nil)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
+	cfg.RootCAs.AppendCertsFromPEM(ca)
+	return cfg, nil
+}
+
+// tlsFor is TLS for an endpoint: one without a scheme speaks it if anything was
+// said of it.
+func (a *access) tlsFor(endpoint string) *tls.Config {
+	switch scheme, _, found := strings.Cut(endpoint, ":"); {
+	case found && (scheme == "http" || scheme == "unix"):
+		return nil
+	case a.tls == nil && (scheme == "https" || scheme == "unixs"):
+		return new(tls.Config)
+	}
+	return a.tls
+}
+
+// client speaks etcd's protocol with members.
+func (a *access) client(endpoints ...string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: a.tlsFor(endpoints[0]), DialTimeout: a.timeout, Logger: zap.NewNop()})
+}
+
+// request is a GET of path at an endpoint, and a client for this one request.
+func (a *access) request(ctx context.Context, endpoint, path string) (*http.Client, *http.Request, error) {
+	transport := &http.Transport{TLSClientConfig: a.tlsFor(endpoint), DisableKeepAlives: true}
+	scheme := "http"
+	if transport.TLSClientConfig != nil {
+		scheme = "https"
+	}
+	target := endpoint
+	switch u, err := url.Parse(endpoint); {
+	case err == nil && strings.HasPrefix(u.Scheme, "unix"):
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", u.Host+u.Path)
+		}
+		target = scheme + "://localhost"
+	case !strings.Contains(endpoint, "://"):
+		target = scheme + "://" + endpoint
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(target, "/")+path, nil)
+	return &http.Client{Transport: transport}, req, err
+}
