@@ -15,7 +15,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// TestScripts runs testdata/*.txt. Verbs:
+// TestScripts runs testdata/scripts/*.txt. Verbs:
 //
 //	open [tail=BYTES]           a new, empty store
 //	apply [publish=no]          one command a line, ops apart by ';', then one Publish
@@ -34,7 +34,7 @@ import (
 // END is a key, - for a single key, + for all from KEY on. ” is the empty
 // value, VALUE*N repeats VALUE.
 func TestScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, path string) {
 		sc := &script{}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			sc.t, sc.d = t, d
