@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -26,9 +27,10 @@ const operator = "root"
 
 // access is how a command reaches members.
 type access struct {
-	endpoints []string
-	tls       *tls.Config   // nil: nothing was said of TLS
-	timeout   time.Duration // of one answer
+	endpoints      []string
+	tls            *tls.Config   // nil: nothing was said of TLS
+	user, password string        // empty: nobody
+	timeout        time.Duration // of one answer
 }
 
 // accessFlags are etcdctl's, and --data-dir instead of files.
@@ -42,6 +44,7 @@ func accessFlags(timeout time.Duration) []cli.Flag {
 		&cli.StringFlag{Name: "cacert", Usage: "authorities of the members' certificates, PEM", EnvVars: ctl("cacert")},
 		&cli.StringFlag{Name: "cert", Usage: "certificate to show, PEM", EnvVars: ctl("cert")},
 		&cli.StringFlag{Name: "key", Usage: "key of --cert", EnvVars: ctl("key")},
+		&cli.StringFlag{Name: "user", Usage: "USER:PASSWORD; better given as LIMPET_USER, which no process list shows", EnvVars: ctl("user")},
 		&cli.StringFlag{Name: "data-dir", Usage: "data directory of a member here: its token stands in for --cacert, --cert and --key"},
 		&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer", Value: timeout},
 	}
@@ -56,6 +59,12 @@ func newAccess(c *cli.Context) (*access, error) {
 	}
 	if (cert == "") != (key == "") {
 		return nil, errors.New("--cert and --key belong together; give both")
+	}
+	if user := c.String("user"); user != "" {
+		var ok bool
+		if a.user, a.password, ok = strings.Cut(user, ":"); !ok || a.user == "" {
+			return nil, errors.New("--user wants USER:PASSWORD")
+		}
 	}
 	if dir != "" {
 		if ca+cert != "" {
@@ -126,7 +135,38 @@ func (a *access) tlsFor(endpoint string) *tls.Config {
 
 // client speaks etcd's protocol with members.
 func (a *access) client(endpoints ...string) (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: a.tlsFor(endpoints[0]), DialTimeout: a.timeout, Logger: zap.NewNop()})
+	return clientv3.New(clientv3.Config{
+		Endpoints: endpoints, TLS: a.tlsFor(endpoints[0]), Username: a.user, Password: a.password, DialTimeout: a.timeout, Logger: zap.NewNop(),
+	})
+}
+
+// remedied adds what to do to an error that says that nobody was known to ask.
+func remedied(err error) error {
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrUserEmpty) {
+		return fmt.Errorf("%w: authentication is enabled; give --user USER:PASSWORD, or set LIMPET_USER", err)
+	}
+	return err
+}
+
+// authorize logs the user in at an endpoint, for a request over HTTP.
+func (a *access) authorize(ctx context.Context, endpoint string, r *http.Request) error {
+	if a.user == "" {
+		return nil
+	}
+	plain := access{tls: a.tls, timeout: a.timeout}
+	client, err := plain.client(endpoint)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	resp, err := client.Authenticate(ctx, a.user, a.password)
+	if errors.Is(err, rpctypes.ErrAuthNotEnabled) {
+		return nil
+	}
+	if err == nil {
+		r.Header.Set("Authorization", resp.Token)
+	}
+	return err
 }
 
 // request is a GET of path at an endpoint, and a client for this one request.

@@ -36,6 +36,9 @@ func reportAt(ctx context.Context, a *access, endpoint string) (*cluster.Report,
 	if err != nil {
 		return nil, err
 	}
+	if err := a.authorize(ctx, endpoint, req); err != nil {
+		return nil, err
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func askAll(ctx context.Context, a *access) (rows []memberStatus, failed int) {
 		row, err := ask(ctx, a, ep)
 		if err != nil {
 			failed++
-			row = memberStatus{Endpoint: ep, Error: err.Error()}
+			row = memberStatus{Endpoint: ep, Error: remedied(err).Error()}
 		}
 		rows = append(rows, row)
 	}
