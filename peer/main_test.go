@@ -121,11 +121,16 @@ func tokenTLS(t testing.TB, text string) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := token.MemberTLS(1)
+	return keyring(t, token).MemberTLS(1)
+}
+
+func keyring(t *testing.T, inUse trust.Token, others ...trust.Token) *trust.Keyring {
+	t.Helper()
+	k, err := trust.NewKeyring(inUse, others...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return k
 }
 
 const (

@@ -115,7 +115,11 @@ func (c *Config) memberTLS(id uint64) (*tls.Config, error) {
 	if c.secret == nil {
 		return nil, nil
 	}
-	return c.secret.MemberTLS(id)
+	k, err := trust.NewKeyring(*c.secret)
+	if err != nil {
+		return nil, err
+	}
+	return k.MemberTLS(id), nil
 }
 
 // openPeers opens what this member needs to meet others, and its standing.

@@ -11,5 +11,9 @@
 //     anything else is no member's;
 //   - certificates of that authority for servers and clients.
 //
+// While a token is replaced by another one, members hold both in a Keyring.
+// Authority and keys of the new one are shown then; the old authority vouches
+// for the new, so that who knows only one of them trusts both.
+//
 // It knows no files and no network.
 package trust

@@ -82,7 +82,8 @@ func TestIssuedCertificatesMakeNoMember(t *testing.T) {
 		cert, key, err := issue("limpet member abc", []string{"limpet-member:abc", "127.0.0.1"})
 		shown := pair(t, cert, key, err)
 		as := memberTLS(t, text)
-		as.Certificates = []tls.Certificate{shown}
+		as.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &shown, nil }
+		as.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &shown, nil }
 		if s, _ := handshake(t, memberTLS(t, text), as); !errors.Is(s, ErrNotMember) {
 			t.Errorf("a %s's certificate as caller: %v, want ErrNotMember", name, s)
 		}

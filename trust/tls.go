@@ -3,19 +3,16 @@ package trust
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
-	"strings"
+	"slices"
 	"time"
 )
-
-// ErrNotMember: the certificate shown is not that of a member of this cluster.
-var ErrNotMember = errors.New("trust: not a member's certificate: the other side has another token")
 
 // Certificates are valid from before any clock of a board without one, to
 // beyond its life: what must be kept out lacks the token, whatever the date.
@@ -34,7 +31,7 @@ type authority struct {
 	cert *x509.Certificate
 }
 
-// authority is the same, byte for byte, on every member: Ed25519 signatures are
+// authority returns the token's CA. It is the same, byte for byte, on every member: Ed25519 signatures are
 // deterministic.
 func (t Token) authority() (*authority, error) {
 	key := ed25519.NewKeyFromSeed(t.derive("limpet cluster ca 1"))
@@ -51,13 +48,8 @@ func (t Token) authority() (*authority, error) {
 	return &authority{key, cert}, err
 }
 
-// MemberTLS is TLS between members, for both ends, as member id. Each end
-// proves to be a member; who it is, the greeting tells.
-func (t Token) MemberTLS(id uint64) (*tls.Config, error) {
-	ca, err := t.authority()
-	if err != nil {
-		return nil, err
-	}
+// memberCertificate makes a certificate of member id, with a key of its own.
+func (a *authority) memberCertificate(id uint64) (*tls.Certificate, error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -68,46 +60,27 @@ func (t Token) MemberTLS(id uint64) (*tls.Config, error) {
 		URIs:      []*url.URL{{Scheme: memberScheme, Opaque: name}},
 		NotBefore: validFrom, NotAfter: validUntil,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, ca.cert, pub, ca.key)
+	}, a.cert, pub, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("make this member's certificate: %w", err)
 	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		NextProtos:   []string{"limpet-peer"},
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		ClientAuth:   tls.RequireAnyClientCert,
-		// Names and dates mean nothing between members; ca.verify does the work.
-		InsecureSkipVerify:     true,
-		VerifyConnection:       ca.verify,
-		SessionTicketsDisabled: true, // every connection is verified anew
-	}, nil
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// verify runs at the end of each handshake, on both sides. Its error is of the
-// type that crypto/tls has for this.
-func (a *authority) verify(s tls.ConnectionState) error {
-	if err := a.judge(s); err != nil {
-		return &tls.CertificateVerificationError{UnverifiedCertificates: s.PeerCertificates, Err: err}
+// vouch certifies the authority of another token: whoever trusts only a then
+// trusts what other has signed. It is deterministic, too.
+func (a *authority) vouch(other *authority) ([]byte, error) {
+	sum := sha256.Sum256(slices.Concat(a.cert.SubjectKeyId, other.cert.SubjectKeyId))
+	tmpl := &x509.Certificate{
+		SerialNumber: new(big.Int).SetBytes(sum[:15]), Subject: other.cert.Subject,
+		NotBefore: validFrom, NotAfter: validUntil,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		// Issuer and subject have one name, so x509 would take it for self-signed.
+		AuthorityKeyId: a.cert.SubjectKeyId,
 	}
-	return nil
-}
-
-func (a *authority) judge(s tls.ConnectionState) error {
-	if len(s.PeerCertificates) == 0 {
-		return ErrNotMember
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(a.cert)
-	leaf := s.PeerCertificates[0]
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: validNow, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	der, err := x509.CreateCertificate(nil, tmpl, a.cert, other.key.Public(), a.key)
 	if err != nil {
-		return ErrNotMember
+		return nil, fmt.Errorf("vouch for the new certificate authority: %w", err)
 	}
-	for _, u := range leaf.URIs {
-		if strings.EqualFold(u.Scheme, memberScheme) {
-			return nil
-		}
-	}
-	return ErrNotMember
+	return der, nil
 }

@@ -45,6 +45,16 @@ func (t Token) GossipKey() []byte { return t.derive("limpet gossip 1") }
 // BeaconKey is the key of the LAN beacon, 32 bytes.
 func (t Token) BeaconKey() []byte { return t.derive("limpet beacon 1") }
 
+// Fingerprint names the token without telling anything of it: 16 hexadecimal
+// digits. It may be shown, logged and agreed on.
+func (t Token) Fingerprint() string {
+	return hex.EncodeToString(t.derive("limpet fingerprint 1")[:8])
+}
+
+// Reveal is the token as text, the form in which it is stored and given to
+// members. It must reach no log, error or metric.
+func (t Token) Reveal() string { return hex.EncodeToString(t.secret) }
+
 // derive gives each use a key of its own, so that one tells nothing of another.
 func (t Token) derive(use string) []byte {
 	key, err := hkdf.Key(sha256.New, t.secret, nil, use, 32)

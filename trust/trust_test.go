@@ -89,11 +89,24 @@ func handshake(t *testing.T, server, client *tls.Config) (atServer, atClient err
 
 func memberTLS(t *testing.T, token string) *tls.Config {
 	t.Helper()
-	cfg, err := parse(t, token).MemberTLS(0xabc)
+	return keyring(t, token).MemberTLS(0xabc)
+}
+
+func keyring(t *testing.T, inUse string, others ...string) *Keyring {
+	t.Helper()
+	k, err := NewKeyring(parse(t, inUse), tokens(t, others)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg
+	return k
+}
+
+func tokens(t *testing.T, texts []string) (out []Token) {
+	t.Helper()
+	for _, s := range texts {
+		out = append(out, parse(t, s))
+	}
+	return out
 }
 
 func TestMembersMeet(t *testing.T) {
@@ -110,7 +123,7 @@ func TestMembersMeet(t *testing.T) {
 	if s, _ := handshake(t, memberTLS(t, text), blind); !errors.Is(s, ErrNotMember) {
 		t.Errorf("a foreign caller: %v, want ErrNotMember", s)
 	}
-	blind.Certificates = nil
+	blind.GetClientCertificate = nil
 	if s, c := handshake(t, memberTLS(t, text), blind); s == nil || c == nil {
 		t.Errorf("a caller without certificate: %v, %v", s, c)
 	}
