@@ -44,6 +44,8 @@ type BeaconConfig struct {
 	Port int
 	// Key encrypts and authenticates, KeySize bytes.
 	Key []byte
+	// MoreKeys are used beside it; see SetKeys.
+	MoreKeys [][]byte
 	// Self returns the gossip addresses to announce, host:port; without a host,
 	// or with an unspecified one, it is where the answer comes from. It must
 	// not block. nil, or none: asks are not answered.
@@ -56,7 +58,7 @@ type BeaconConfig struct {
 
 // Beacon finds members on the LAN, and is found. Asks go out by broadcast on
 // IPv4 and by multicast on IPv6; answers come back directly. Every packet is
-// sealed with the key, others are dropped and counted.
+// sealed with the key, or one of the keys; others are dropped and counted.
 //
 // Packets may be replayed. A replayed ask is answered with something that only
 // holders of the key can read, at most maxAnswers times a second, and with no
@@ -69,8 +71,8 @@ type BeaconConfig struct {
 type Beacon struct {
 	cfg   BeaconConfig
 	log   *slog.Logger
-	seal  sealer
-	conns []*net.UDPConn // IPv4, IPv6, or both
+	seals atomic.Pointer[[]sealer] // one for each key
+	conns []*net.UDPConn           // IPv4, IPv6, or both
 	port  uint16
 
 	dropped atomic.Int64
@@ -107,13 +109,12 @@ func OpenBeacon(cfg BeaconConfig) (*Beacon, error) {
 	if cfg.Port == 0 && !cfg.bind.IsValid() {
 		cfg.Port = BeaconPort
 	}
-	seal, err := newSealer(cfg.Key)
-	if err != nil {
-		return nil, err
-	}
 	b := &Beacon{
-		cfg: cfg, log: cfg.Logger, seal: seal, port: uint16(cfg.Port),
+		cfg: cfg, log: cfg.Logger, port: uint16(cfg.Port),
 		done: make(chan struct{}), finds: make(map[uint64]chan<- []string),
+	}
+	if err := b.SetKeys(cfg.Key, cfg.MoreKeys...); err != nil {
+		return nil, err
 	}
 	if err := b.listen(); err != nil {
 		return nil, err
@@ -123,6 +124,21 @@ func OpenBeacon(cfg BeaconConfig) (*Beacon, error) {
 	}
 	b.wg.Go(b.keepGroups) // Owner: the Beacon; ends with done.
 	return b, nil
+}
+
+// SetKeys changes the keys, KeySize bytes each: asks go out sealed with each of
+// them, and an ask is answered with the key that it came with.
+func (b *Beacon) SetKeys(key []byte, more ...[]byte) error {
+	var seals []sealer
+	for _, k := range append([][]byte{key}, more...) {
+		s, err := newSealer(k)
+		if err != nil {
+			return err
+		}
+		seals = append(seals, s)
+	}
+	b.seals.Store(&seals)
+	return nil
 }
 
 // listen opens a socket for each IP version that the machine has.
@@ -195,7 +211,7 @@ func (b *Beacon) Find(ctx context.Context) ([]string, error) {
 		b.mu.Unlock()
 	}()
 
-	ask := b.seal.seal(packet{kind: kindAsk, nonce: nonce})
+	ask := packet{kind: kindAsk, nonce: nonce}
 	sent, err := b.ask(ask)
 	again := time.NewTicker(askEvery)
 	defer again.Stop()
@@ -235,7 +251,7 @@ func merge(found *[]string, addrs []string) (more bool) {
 
 // ask sends a packet to everybody on all links. It reports whether any went
 // out, and why others did not.
-func (b *Beacon) ask(p []byte) (sent bool, err error) {
+func (b *Beacon) ask(p packet) (sent bool, err error) {
 	targets, err := b.everybody()
 	if err != nil {
 		return false, err
@@ -246,11 +262,13 @@ func (b *Beacon) ask(p []byte) (sent bool, err error) {
 		if i < 0 {
 			continue // no such IP version here
 		}
-		if _, err := b.conns[i].WriteToUDPAddrPort(p, to); err != nil {
-			errs = append(errs, err)
-			continue
+		for _, s := range *b.seals.Load() {
+			if _, err := b.conns[i].WriteToUDPAddrPort(s.seal(p), to); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			sent = true
 		}
-		sent = true
 	}
 	if len(targets) == 0 {
 		errs = append(errs, errors.New("no interface is up"))
@@ -373,22 +391,32 @@ func (b *Beacon) receive(c *net.UDPConn) {
 			}
 			continue
 		}
-		p, err := b.seal.open(buf[:n])
+		p, seal, err := b.open(buf[:n])
 		if err != nil {
 			b.dropped.Add(1)
 			continue
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		if p.kind == kindAsk {
-			b.answer(c, p.nonce, from)
+			b.answer(c, seal, p.nonce, from)
 		} else {
 			b.deliver(p, from)
 		}
 	}
 }
 
+// open opens a packet, and returns the sealer that did.
+func (b *Beacon) open(data []byte) (p packet, s sealer, err error) {
+	for _, s = range *b.seals.Load() {
+		if p, err = s.open(data); err == nil {
+			break
+		}
+	}
+	return p, s, err
+}
+
 // answer tells an asker our addresses, unless it is ourselves.
-func (b *Beacon) answer(c *net.UDPConn, nonce uint64, to netip.AddrPort) {
+func (b *Beacon) answer(c *net.UDPConn, s sealer, nonce uint64, to netip.AddrPort) {
 	b.mu.Lock()
 	own := b.finds[nonce] != nil
 	allowed := own || b.rate.allow(time.Now(), maxAnswers)
@@ -400,7 +428,7 @@ func (b *Beacon) answer(c *net.UDPConn, nonce uint64, to netip.AddrPort) {
 	if len(addrs) == 0 {
 		return
 	}
-	p := b.seal.seal(packet{kind: kindAnswer, nonce: nonce, addrs: addrs})
+	p := s.seal(packet{kind: kindAnswer, nonce: nonce, addrs: addrs})
 	if _, err := c.WriteToUDPAddrPort(p, to); err != nil {
 		b.log.Debug("beacon: answer", "to", to.String(), "error", err)
 	}

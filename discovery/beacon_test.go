@@ -74,6 +74,29 @@ func TestBeaconFinds(t *testing.T) {
 	}
 }
 
+// While the key is being changed, beacons with the old, with both and with the
+// new key find those with whom they have one in common.
+func TestBeaconsOfTwoKeys(t *testing.T) {
+	newer := bytes.Repeat([]byte{8}, KeySize)
+	l := &lan{t: t}
+	old := l.add("127.0.0.1", nil, "10.0.0.1:1")
+	both := l.add("127.0.0.2", nil, "10.0.0.2:1")
+	fresh := l.add("127.0.0.3", func(c *BeaconConfig) { c.Key = newer }, "10.0.0.3:1")
+	if err := both.SetKeys(newer, key); err != nil {
+		t.Fatal(err)
+	}
+	find(t, old, "10.0.0.2:1")
+	find(t, both, "10.0.0.1:1", "10.0.0.3:1")
+	find(t, fresh, "10.0.0.2:1")
+	if err := both.SetKeys(newer); err != nil {
+		t.Fatal(err)
+	}
+	find(t, both, "10.0.0.3:1")
+	if err := both.SetKeys(newer, []byte("short")); err == nil {
+		t.Error("a short key is taken")
+	}
+}
+
 func TestBeaconFindsNobody(t *testing.T) {
 	l := &lan{t: t}
 	a := l.add("127.0.0.1", nil, "10.0.0.1:2382")
@@ -96,7 +119,8 @@ func TestBeaconAnswersNoStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	good := a.seal.seal(packet{kind: kindAsk, nonce: 1})
+	seal := (*a.seals.Load())[0]
+	good := seal.seal(packet{kind: kindAsk, nonce: 1})
 	bad := slices.Clone(good)
 	bad[len(bad)-1]++
 	for _, p := range [][]byte{{}, []byte("lmpt"), bad, good[:len(good)-1], append(slices.Clone(good), 0), make([]byte, 4000)} {
@@ -112,7 +136,7 @@ func TestBeaconAnswersNoStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err := a.seal.open(answer[:n]); err != nil || p.nonce != 1 || n > len(good) {
+	if p, err := seal.open(answer[:n]); err != nil || p.nonce != 1 || n > len(good) {
 		t.Errorf("got %+v of %d bytes, %v, want an answer to 1 of at most %d", p, n, err, len(good))
 	}
 	if got := a.Dropped(); got != 6 {

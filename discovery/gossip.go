@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +33,8 @@ type Config struct {
 	// Key encrypts all gossip, KeySize bytes. Without one, Bind must be on
 	// loopback.
 	Key []byte
+	// MoreKeys are understood, too; see SetKeys.
+	MoreKeys [][]byte
 	// Label is told in the clear in front of all gossip; that of other
 	// programs, or of limpet in other roles, is thereby dropped unread.
 	Label string
@@ -86,8 +90,9 @@ type Gossip struct {
 	log   *slog.Logger
 	mlog  *log.Logger // of memberlist
 	table *table
-	bind  netip.AddrPort // with the real port
-	fixed bool           // the advertised address is not ours to choose
+	keys  *memberlist.Keyring // nil: nothing is encrypted
+	bind  netip.AddrPort      // with the real port
+	fixed bool                // the advertised address is not ours to choose
 
 	life   context.Context // ends with Close
 	end    context.CancelFunc
@@ -145,6 +150,12 @@ func Open(cfg Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Key != nil {
+		g.keys = new(memberlist.Keyring)
+		if err := g.SetKeys(cfg.Key, cfg.MoreKeys...); err != nil {
+			return nil, err
+		}
+	}
 	if err := g.open(0, addr); err != nil {
 		return nil, err
 	}
@@ -157,9 +168,6 @@ func Open(cfg Config) (*Gossip, error) {
 // addresses checks the configured addresses, sets bind and fixed, and returns
 // what to advertise; port 0 stands for the one that will be listened on.
 func (g *Gossip) addresses() (netip.AddrPort, error) {
-	if n := len(g.cfg.Key); n != 0 && n != KeySize {
-		return netip.AddrPort{}, fmt.Errorf("gossip key has %d bytes, want %d", n, KeySize)
-	}
 	// An address for memberlist must be numeric: it listens everywhere when it
 	// cannot read it.
 	bind, err := net.ResolveTCPAddr("tcp", g.cfg.Bind)
@@ -226,9 +234,7 @@ func (g *Gossip) memberConfig(epoch uint32, addr netip.AddrPort, tr *transport) 
 	c.Transport, c.Logger, c.Label = tr, g.mlog, g.cfg.Label
 	c.BindPort = int(g.bind.Port())
 	c.AdvertiseAddr, c.AdvertisePort = addr.Addr().String(), int(addr.Port())
-	if g.cfg.Key != nil {
-		c.SecretKey = g.cfg.Key
-	}
+	c.Keyring = g.keys
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	c.GossipInterval, c.PushPullInterval = g.pace.gossip, g.pace.pushPull
 	c.ProbeInterval, c.ProbeTimeout = g.pace.probe, g.pace.probeTimeout
@@ -243,6 +249,32 @@ func (g *Gossip) memberConfig(epoch uint32, addr netip.AddrPort, tr *transport) 
 	d := &delegate{g: g, epoch: epoch}
 	c.Delegate, c.Events, c.Alive, c.Conflict, c.Ping = d, d, d, d, d
 	return c
+}
+
+// SetKeys encrypts with key from now on, and understands what is encrypted with
+// it or with one of more, KeySize bytes each. It is only for a Gossip that was
+// opened with a key.
+func (g *Gossip) SetKeys(key []byte, more ...[]byte) error {
+	all := append([][]byte{key}, more...)
+	for _, k := range all {
+		if len(k) != KeySize {
+			return fmt.Errorf("gossip key has %d bytes, want %d", len(k), KeySize)
+		}
+		if err := g.keys.AddKey(k); err != nil {
+			return err
+		}
+	}
+	if err := g.keys.UseKey(key); err != nil {
+		return err
+	}
+	for _, k := range slices.Clone(g.keys.GetKeys()) {
+		if !slices.ContainsFunc(all, func(a []byte) bool { return bytes.Equal(a, k) }) {
+			if err := g.keys.RemoveKey(k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Addr returns the host:port told to others now.

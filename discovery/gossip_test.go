@@ -503,3 +503,48 @@ func TestAnotherID(t *testing.T) {
 		t.Errorf("conflicts at a: %v", at)
 	}
 }
+
+// The key is changed in three steps, by one member after the other, and nobody
+// loses sight of anybody: all know the new one, all use it, all drop the old.
+func TestKeyIsChangedWhileAllGossip(t *testing.T) {
+	newer := bytes.Repeat([]byte{8}, KeySize)
+	s := newSite(t)
+	gs := []*Gossip{s.start(1, "127.0.0.1:0", nil), s.start(2, "127.0.0.2:0", nil), s.start(3, "127.0.0.3:0", nil)}
+	s.join(gs[0], gs[1:]...)
+	hear := func(step string) {
+		t.Helper()
+		for i, g := range gs {
+			g.Update(func(in *Info) { in.Name = fmt.Sprint(step, i) })
+		}
+		for i, g := range gs {
+			for j := range gs {
+				if i != j {
+					eventually(t, fmt.Sprint(i+1, " hears ", j+1, " say ", step), func() bool {
+						p := peerOf(g, uint64(j+1))
+						return p.Name == fmt.Sprint(step, j) && p.Status == Alive
+					})
+				}
+			}
+		}
+	}
+	hear("before")
+	for n, keys := range [][][]byte{{key, newer}, {newer, key}, {newer}} {
+		for i, g := range gs {
+			if err := g.SetKeys(keys[0], keys[1:]...); err != nil {
+				t.Fatal(err)
+			}
+			hear(fmt.Sprint("step", n, i))
+		}
+	}
+	late := s.start(4, "127.0.0.4:0", func(c *Config) { c.Key, c.MoreKeys = newer, [][]byte{key} })
+	s.join(late, gs[0])
+	old := newSite(t).start(5, "127.0.0.5:0", nil)
+	if n, err := old.Join(t.Context(), []string{gs[0].Addr()}); n != 0 || err == nil {
+		t.Errorf("with the old key: joined %d, %v; want a refusal", n, err)
+	}
+	for _, keys := range [][][]byte{{[]byte("short")}, {newer, nil}} {
+		if err := gs[0].SetKeys(keys[0], keys[1:]...); err == nil {
+			t.Errorf("keys %q are taken", keys)
+		}
+	}
+}
