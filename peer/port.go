@@ -350,6 +350,45 @@ func (p *Port) Moved(id uint64) {
 	}
 }
 
+// Renew has calls to other members take connections that are made anew, with
+// what is shown now; those under way end on the old ones.
+func (p *Port) Renew() {
+	p.mu.Lock()
+	var idle []*kept
+	for id, k := range p.callers {
+		delete(p.callers, id)
+		if k.gone = true; k.calls == 0 {
+			idle = append(idle, k)
+		}
+	}
+	p.mu.Unlock()
+	for _, k := range idle {
+		_ = k.conn.Close()
+	}
+}
+
+// Recheck closes the connections whose other end would not get through the
+// handshake any more: it has shown what is not trusted now. It may wait for
+// handshakes under way.
+func (p *Port) Recheck() {
+	if p.cfg.TLS == nil || p.cfg.TLS.VerifyConnection == nil {
+		return
+	}
+	p.mu.Lock()
+	streams := make(map[*conn]*tls.Conn)
+	for c := range p.open {
+		if t, ok := c.Conn.(*tls.Conn); ok {
+			streams[c] = t
+		}
+	}
+	p.mu.Unlock()
+	for c, t := range streams {
+		if s := t.ConnectionState(); p.cfg.TLS.VerifyConnection(s) != nil {
+			_ = c.Close()
+		}
+	}
+}
+
 // conn is a connection with another member, counted. Others than its user only
 // close it, and look at the fields under port.mu.
 type conn struct {
