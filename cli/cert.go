@@ -49,11 +49,6 @@ func certCommand() *cli.Command {
 	}
 }
 
-// dataDirFlag is for commands that read what a member keeps.
-func dataDirFlag() cli.Flag {
-	return &cli.StringFlag{Name: "data-dir", Usage: "data directory of a member", Value: server.DefaultConfig().Name + ".limpet", EnvVars: envNames("data-dir")}
-}
-
 func forceFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "force", Usage: "replace files that are there already"}
 }

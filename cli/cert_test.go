@@ -20,7 +20,7 @@ const oneToken = "000102030405060708090a0b0c0d0e0f"
 func tokenDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(oneToken+"\nmore\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte(oneToken+"\nretired 0123\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -15,13 +15,13 @@ import (
 	"limpet/api"
 )
 
-// Run executes the command line and returns the exit code.
+// Run executes the command line, which is os.Args, and returns the exit code.
 func Run(args []string, version string) int {
 	// A link named etcdctl is etcdctl.
 	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "etcdctl" {
 		return etcdctl(args[1:])
 	}
-	if err := newApp(version, os.Stdout).Run(args); err != nil {
+	if err := newApp(version, os.Stdout).Run(hideToken(args)); err != nil {
 		fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
 		return 1
 	}

@@ -46,7 +46,7 @@ func serverCommand(version string) *cli.Command {
 					return err
 				}
 			}
-			cfg.Version = version
+			cfg.Version, cfg.ShowToken = version, func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
 			log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
 			if err != nil {
 				return err

@@ -124,7 +124,7 @@ func tokenTLS(t testing.TB, text string) *tls.Config {
 	return keyring(t, token).MemberTLS(1)
 }
 
-func keyring(t *testing.T, inUse trust.Token, others ...trust.Token) *trust.Keyring {
+func keyring(t testing.TB, inUse trust.Token, others ...trust.Token) *trust.Keyring {
 	t.Helper()
 	k, err := trust.NewKeyring(inUse, others...)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"limpet/cluster"
 	"limpet/login"
-	"limpet/trust"
 )
 
 // Config is what an operator can say. cli fills it; Validate checks it once.
@@ -68,7 +67,12 @@ type Config struct {
 	Metrics string // basic or extensive
 	Version string // limpet's own, for metrics and logs
 
-	secret *trust.Token // read from Token or TokenFile; nil: none
+	// ShowToken is called with the token that was made when a new cluster began:
+	// once, after it was stored. nil: nobody looks.
+	ShowToken func(token string)
+
+	held   *tokenFile // the tokens, from Start on; nil: none
+	minted bool       // held was made by this start
 }
 
 // DefaultConfig returns etcd's defaults.
@@ -244,9 +248,9 @@ func (c *Config) checkWaysIn() error {
 		return errors.New("--max-learners must not be negative")
 	case c.Token != "" && c.TokenFile != "":
 		return errors.New("--token and --token-file are both given; give one")
-	case c.Discover && c.Token == "" && c.TokenFile == "":
+	case c.Discover && !c.secured():
 		return errors.New("--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one")
-	case c.Token == "" && c.TokenFile == "":
+	case !c.secured():
 		for _, a := range c.Join {
 			if !onThisMachine(a) {
 				return fmt.Errorf("--join %s needs the cluster's token: give --token-file, or LIMPET_TOKEN (sudo drops variables); without one members meet on their own machine only", a)
@@ -270,7 +274,7 @@ func onThisMachine(address string) bool {
 // so and they were given certificates.
 func (c *Config) checkPeerScheme() error {
 	def := DefaultConfig()
-	token, secure, plain := c.Token != "" || c.TokenFile != "", "", ""
+	token, secure, plain := c.secured(), "", ""
 	for _, f := range []struct {
 		flag      string
 		urls, def []string
@@ -281,7 +285,7 @@ func (c *Config) checkPeerScheme() error {
 		for _, u := range f.urls {
 			switch https := strings.HasPrefix(u, "https:"); {
 			case token && !https && !slices.Equal(f.urls, f.def):
-				return fmt.Errorf("--%s has %s, but with a token members speak TLS: write https", f.flag, u)
+				return fmt.Errorf("--%s has %s, but with a token (given, or stored in %s) members speak TLS: write https", f.flag, u, c.DataDir)
 			case !token && https && c.PeerTLS.Cert == "":
 				return fmt.Errorf("--%s has %s, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http", f.flag, u)
 			case https:
@@ -302,7 +306,7 @@ const maxExpect = 9
 
 // gossips reports whether members may be found by gossip.
 func (c *Config) gossips() bool {
-	return c.Token != "" || c.TokenFile != "" || c.GossipAddress != "" || len(c.Join) > 0 || c.BootstrapExpect > 1
+	return c.secured() || c.GossipAddress != "" || len(c.Join) > 0 || c.BootstrapExpect > 1
 }
 
 type urlUse int

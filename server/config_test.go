@@ -145,7 +145,10 @@ func TestValidate(t *testing.T) {
 			c.PeerTLS.Cert, c.PeerTLS.Key = "c", "k"
 		}, ok},
 		{
-			"members with nothing", func(c *Config) { c.ListenPeerURLs = []string{"https://127.0.0.1:2380"} },
+			"members with nothing", func(c *Config) {
+				c.ListenPeerURLs, c.AdvertisePeerURLs = []string{"https://127.0.0.1:2380"}, []string{"https://localhost:2380"}
+				c.InitialCluster = "default=https://localhost:2380,other=https://localhost:2390"
+			},
 			"--listen-peer-urls has https://127.0.0.1:2380, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http",
 		},
 		{

@@ -20,6 +20,7 @@ import (
 // The data directory:
 //
 //	limpet.json   who this member is; written once, first of all
+//	token         the cluster's tokens, mode 0600; not there if it has none
 //	lock          held while a process uses the directory
 //	peers.json    where other members were last seen
 //	limpet.db     the SQLite database, with its -wal and -shm
@@ -96,8 +97,9 @@ func inspectDataDir(path string) error {
 		switch e.Name() {
 		case identityName:
 			known = true
-		case lockName, identityName + ".tmp", "lost+found":
-			// A crash before the identity was complete leaves these.
+		case lockName, identityName + ".tmp", tokenName, "lost+found":
+			// A crash before the identity was complete leaves these; the token may be
+			// put there beforehand.
 		default:
 			foreign = e.Name()
 		}

@@ -42,7 +42,7 @@ const (
 // else said it listens everywhere: the token keeps strangers out.
 func (c *Config) peerListeners() ([]net.Listener, error) {
 	urls := c.ListenPeerURLs
-	if c.secret != nil && slices.Equal(urls, DefaultConfig().ListenPeerURLs) {
+	if c.held != nil && slices.Equal(urls, DefaultConfig().ListenPeerURLs) {
 		urls = []string{"https://0.0.0.0:2380"}
 	}
 	ls, err := listenAll("listen-peer-urls", urls)
@@ -56,7 +56,7 @@ func (c *Config) peerListeners() ([]net.Listener, error) {
 // fixedPeerURLs are what this member advertises to others; nil if that depends
 // on the address that gossip finds.
 func (c *Config) fixedPeerURLs() []string {
-	if c.secret != nil && slices.Equal(c.AdvertisePeerURLs, DefaultConfig().AdvertisePeerURLs) {
+	if c.held != nil && slices.Equal(c.AdvertisePeerURLs, DefaultConfig().AdvertisePeerURLs) {
 		return nil
 	}
 	return c.AdvertisePeerURLs
@@ -87,35 +87,12 @@ func (c *Config) clientPort() (scheme, port string) {
 	return "", ""
 }
 
-// readToken takes the token from where it was given.
-func (c *Config) readToken() error {
-	text := c.Token
-	if c.TokenFile != "" {
-		data, err := os.ReadFile(c.TokenFile)
-		if err != nil {
-			return fmt.Errorf("--token-file: %w", err)
-		}
-		if text = strings.TrimSpace(string(data)); text == "" {
-			return fmt.Errorf("--token-file: %s is empty; limpet token generate makes a token", c.TokenFile)
-		}
-	}
-	if text == "" {
-		return nil
-	}
-	token, err := trust.ParseToken(text)
-	if err != nil {
-		return err
-	}
-	c.secret = &token
-	return nil
-}
-
 // memberTLS is how members speak to each other; nil: plainly, without a token.
 func (c *Config) memberTLS(id uint64) (*tls.Config, error) {
-	if c.secret == nil {
+	if c.held == nil {
 		return nil, nil
 	}
-	k, err := trust.NewKeyring(*c.secret)
+	k, err := trust.NewKeyring(c.held.tokens[0], c.held.tokens[1:]...)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +112,8 @@ func (s *Server) openPeers(context.Context) error {
 	scheme := "http"
 	if tlsConfig != nil {
 		scheme = "https"
+	} else {
+		s.warnOfPlainPeers()
 	}
 	roster := cluster.OpenRoster(s.dir.file(rosterName))
 	if err := s.openGossip(roster); err != nil {
@@ -166,6 +145,20 @@ func (s *Server) openPeers(context.Context) error {
 	return nil
 }
 
+// warnOfPlainPeers says what it means that members speak plainly, if they do so
+// beyond this machine.
+func (s *Server) warnOfPlainPeers() {
+	for _, u := range s.cfg.statedPeerURLs() {
+		if at, err := url.Parse(u); err != nil || onThisMachine(at.Hostname()) {
+			continue
+		}
+		const text = "members speak to each other without encryption: whoever is on the network between them can read and change all data; give all of them one token, and https peer URLs"
+		s.notices.Stand("plain peers", text, "peer-url", u)
+		s.log.Warn(text, "peer-url", u)
+		return
+	}
+}
+
 // memberName is the name given, or the machine's where members come by gossip:
 // there all start with the same configuration.
 func (c *Config) memberName() string {
@@ -193,11 +186,8 @@ func (s *Server) openGossip(roster *cluster.Roster) (err error) {
 	if !s.cfg.gossips() {
 		return nil
 	}
-	var key []byte
+	key, more := s.cfg.held.keys(trust.Token.GossipKey)
 	bind := s.cfg.GossipAddress
-	if s.cfg.secret != nil {
-		key = s.cfg.secret.GossipKey()
-	}
 	if bind == "" {
 		bind = net.JoinHostPort("127.0.0.1", gossipPort)
 		if key != nil {
@@ -212,7 +202,7 @@ func (s *Server) openGossip(roster *cluster.Roster) (err error) {
 		advertise = gossipBeside(urls[0], bind)
 	}
 	s.gossip, err = discovery.Open(discovery.Config{
-		Bind: bind, Advertise: advertise, Key: key, Label: "limpet",
+		Bind: bind, Advertise: advertise, Key: key, MoreKeys: more, Label: "limpet",
 		Self:     discovery.Info{ID: s.dir.now().member(), Instance: roster.Instance(), Name: s.cfg.memberName(), Version: s.cfg.Version},
 		Logger:   s.log,
 		OnChange: func() { s.heard() }, OnConflict: s.conflict, OnComplaint: s.complaint,
@@ -231,8 +221,9 @@ func (s *Server) openBeacon(bind string) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return
 	}
+	key, more := s.cfg.held.keys(trust.Token.BeaconKey)
 	beacon, err := discovery.OpenBeacon(discovery.BeaconConfig{
-		Port: beaconPort, Key: s.cfg.secret.BeaconKey(),
+		Port: beaconPort, Key: key, MoreKeys: more,
 		Self:   func() []string { return []string{s.gossip.Addr()} },
 		Logger: s.log,
 	})

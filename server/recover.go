@@ -80,7 +80,7 @@ type Recovery struct {
 
 // OpenRecovery takes hold of the data directory of a stopped member.
 func OpenRecovery(cfg Config, log *slog.Logger) (*Recovery, error) {
-	if err := cfg.readToken(); err != nil {
+	if err := cfg.readTokens(log); err != nil {
 		return nil, err
 	}
 	var given *certs.Guard
@@ -179,7 +179,7 @@ func (r *Recovery) checkMembers(ms *raftfsm.Membership) error {
 	}
 	for _, m := range ms.Members {
 		for _, u := range m.PeerURLs {
-			if r.cfg.secret == nil && r.given == nil && strings.HasPrefix(u, "https:") {
+			if r.cfg.held == nil && r.given == nil && strings.HasPrefix(u, "https:") {
 				return errors.New("the members of this cluster have a token, or certificates, without which they do not answer: give --token or --token-file, or --peer-cert-file, --peer-key-file and --peer-trusted-ca-file")
 			}
 		}

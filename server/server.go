@@ -109,7 +109,7 @@ func (s *Server) listen(context.Context) error {
 	if err := inspectDataDir(s.cfg.DataDir); err != nil {
 		return err
 	}
-	if err := s.cfg.readToken(); err != nil {
+	if err := s.cfg.readTokens(s.log); err != nil {
 		return err
 	}
 	var err error
@@ -158,7 +158,7 @@ func (s *Server) openDir(context.Context) (err error) {
 	if s.dir.id.Recovering != "" {
 		return fmt.Errorf("limpet recover did not finish on %s: run it again", s.cfg.DataDir)
 	}
-	return nil
+	return s.storeTokens()
 }
 
 // serve begins to serve clients, if that has not begun.

@@ -99,16 +99,16 @@ func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
 		Protocols: []string{"http/1.1", "h2"}, Logger: log,
 	}
 	if c.ClientTLS.Cert == "" {
-		if c.secret == nil {
+		if c.held == nil {
 			return nil, errors.New("--auto-tls needs the cluster's token, of which it makes certificates: give --token-file, or LIMPET_TOKEN; or give --cert-file and --key-file")
 		}
-		ca, err := c.secret.CAPEM()
+		ca, err := c.held.tokens[0].CAPEM()
 		if err != nil {
 			return nil, err
 		}
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(ca)
-		issuer := &issuer{token: *c.secret, names: c.serverNames()}
+		issuer := &issuer{token: c.held.tokens[0], names: c.serverNames()}
 		cfg.Issued, cfg.Authority = issuer.certificate, func() *x509.CertPool { return pool }
 	}
 	g, err := certs.Open(cfg)
@@ -191,9 +191,9 @@ func (i *issuer) certificate(local net.Addr) (*tls.Certificate, error) {
 // nil if members speak plainly, or with certificates made of the token.
 func (c *Config) peerGuard(log *slog.Logger) (*certs.Guard, error) {
 	switch {
-	case c.PeerTLS.Cert == "" && c.PeerAutoTLS && c.secret == nil:
+	case c.PeerTLS.Cert == "" && c.PeerAutoTLS && c.held == nil:
 		return nil, errors.New("--peer-auto-tls needs the cluster's token, of which members make their certificates: give --token-file, or LIMPET_TOKEN; or give --peer-cert-file and --peer-key-file")
-	case c.PeerTLS.Cert == "" || c.secret == nil && firstSecure(c.ListenPeerURLs) == "":
+	case c.PeerTLS.Cert == "" || c.held == nil && firstSecure(c.ListenPeerURLs) == "":
 		return nil, nil
 	}
 	return c.openPeerGuard(log)

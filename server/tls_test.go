@@ -152,7 +152,11 @@ func TestClientCertificates(t *testing.T) {
 	ca := certtest.NewCA(t, "ours")
 	ours := &ca.Issue(certtest.Leaf{CN: "alice"}).TLS
 	clusters := issue(token.IssueClient("alice", nil))
-	member, err := token.MemberTLS(1)
+	ring, err := trust.NewKeyring(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	member, err := ring.MemberTLS(1).GetClientCertificate(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +184,7 @@ func TestClientCertificates(t *testing.T) {
 			"files, known clients", func(c *Config) {
 				pair := ca.Issue(certtest.Leaf{Names: loopback})
 				c.ClientTLS.Cert, c.ClientTLS.Key, c.ClientTLS.TrustedCA = pair.CertFile, pair.KeyFile, ca.File
-			}, ca.Cert, ours, []*tls.Certificate{nil, clusters, &member.Certificates[0]},
+			}, ca.Cert, ours, []*tls.Certificate{nil, clusters, member},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,252 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"limpet/safefile"
+	"limpet/trust"
+)
+
+// tokenName is the file in the data directory that holds the cluster's tokens.
+const tokenName = "token"
+
+// The words that begin the lines behind the first of a token file.
+const (
+	alsoWord    = "also"    // another token that is trusted
+	retiredWord = "retired" // the fingerprint of one that is not trusted any more
+)
+
+// tokenFile is what the data directory holds of the cluster's tokens, mode 0600:
+//
+//	HEX                  the token in use
+//	also HEX             another that is trusted, while a rotation lasts
+//	retired FINGERPRINT  one that was in use; it must not come back by itself
+type tokenFile struct {
+	tokens  []trust.Token // the one in use first
+	retired []string
+}
+
+// readTokenFile reads the file of a data directory; os.ErrNotExist if there is
+// none.
+func readTokenFile(dir string) (*tokenFile, error) {
+	file := filepath.Join(dir, tokenName)
+	data, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the token in %s cannot be read (%w); ask as the user that limpet runs as, or as root", file, unwrapPath(err))
+	}
+	f, err := parseTokenFile(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w); put the cluster's token into it, from another member: limpet token show", file, err)
+	}
+	return f, nil
+}
+
+func parseTokenFile(data []byte) (*tokenFile, error) {
+	f := new(tokenFile)
+	for line := range strings.Lines(string(data)) {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		switch {
+		case len(words) == 1 && len(f.tokens) == 0, len(words) == 2 && words[0] == alsoWord && len(f.tokens) > 0:
+			t, err := trust.ParseToken(words[len(words)-1])
+			if err != nil {
+				return nil, err
+			}
+			f.tokens = append(f.tokens, t)
+		case len(words) == 2 && words[0] == retiredWord:
+			f.retired = append(f.retired, words[1])
+		default:
+			return nil, errors.New("it has a line that is neither a token nor says which are trusted")
+		}
+	}
+	if len(f.tokens) == 0 {
+		return nil, errors.New("it holds no token")
+	}
+	return f, nil
+}
+
+// write stores the file durably.
+func (f *tokenFile) write(dir string) error {
+	var b bytes.Buffer
+	for i, t := range f.tokens {
+		if i > 0 {
+			b.WriteString(alsoWord + " ")
+		}
+		b.WriteString(t.Reveal() + "\n")
+	}
+	for _, fp := range f.retired {
+		b.WriteString(retiredWord + " " + fp + "\n")
+	}
+	if err := safefile.Write(filepath.Join(dir, tokenName), b.Bytes()); err != nil {
+		return fmt.Errorf("the token cannot be stored in %s: %w", dir, unwrapPath(err))
+	}
+	return nil
+}
+
+func (f *tokenFile) holds(fingerprint string) bool {
+	return slices.ContainsFunc(f.tokens, func(t trust.Token) bool { return t.Fingerprint() == fingerprint })
+}
+
+// keys are what derive makes of the token in use and of the others; nil without
+// a token.
+func (f *tokenFile) keys(derive func(trust.Token) []byte) (key []byte, more [][]byte) {
+	if f == nil {
+		return nil, nil
+	}
+	for _, t := range f.tokens[1:] {
+		more = append(more, derive(t))
+	}
+	return derive(f.tokens[0]), more
+}
+
+// StoredToken is the token in use in a data directory.
+func StoredToken(dir string) (trust.Token, error) {
+	f, err := readTokenFile(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return trust.Token{}, fmt.Errorf("there is no token in %s: give the data directory of a member that has one with --data-dir", dir)
+	}
+	if err != nil {
+		return trust.Token{}, err
+	}
+	return f.tokens[0], nil
+}
+
+// secured reports whether this member has a token, or gets one when it starts:
+// then members speak TLS, and gossip is encrypted.
+func (c *Config) secured() bool {
+	if c.Token != "" || c.TokenFile != "" {
+		return true
+	}
+	_, err := os.Stat(filepath.Join(c.DataDir, tokenName))
+	return err == nil || c.mintsToken()
+}
+
+// mintsToken reports whether this member begins a cluster by itself, and nobody
+// has said how its members are to speak: then it makes the token.
+func (c *Config) mintsToken() bool {
+	founders, _ := c.founders() // validated beside
+	if len(founders) > 1 || c.InitialClusterState == "existing" || c.BootstrapExpect > 1 || len(c.Join) > 0 || c.Discover {
+		return false
+	}
+	stated := c.statedPeerURLs()
+	if slices.ContainsFunc(stated, isPlain) || c.PeerTLS.Cert != "" && len(stated) > 0 {
+		return false
+	}
+	id, err := readIdentity(c.DataDir)
+	return errors.Is(err, os.ErrNotExist) || err == nil && id.ClusterID == "" && !id.Rejoin
+}
+
+// statedPeerURLs are those of this member that somebody has given.
+func (c *Config) statedPeerURLs() []string {
+	def, out := DefaultConfig(), []string(nil)
+	if !slices.Equal(c.ListenPeerURLs, def.ListenPeerURLs) {
+		out = append(out, c.ListenPeerURLs...)
+	}
+	if !slices.Equal(c.AdvertisePeerURLs, def.AdvertisePeerURLs) {
+		out = append(out, c.AdvertisePeerURLs...)
+	}
+	founders, _ := c.founders() // validated beside
+	for _, f := range founders {
+		out = append(out, f.URLs...)
+	}
+	return out
+}
+
+func isPlain(u string) bool { return strings.HasPrefix(u, "http:") }
+
+// givenToken is the token that was given by flag, variable or file; nil: none.
+func (c *Config) givenToken(log *slog.Logger) (*trust.Token, error) {
+	text := c.Token
+	if c.TokenFile != "" {
+		data, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		warnOfMode(c.TokenFile, log)
+		// It may be the file of another data directory: the first line counts.
+		text, _, _ = strings.Cut(strings.TrimSpace(string(data)), "\n")
+		if text == "" {
+			return nil, fmt.Errorf("--token-file: %s is empty; limpet token generate makes a token", c.TokenFile)
+		}
+	}
+	if text == "" {
+		return nil, nil
+	}
+	token, err := trust.ParseToken(text)
+	return &token, err
+}
+
+// warnOfMode warns of a file with a secret that others may read.
+func warnOfMode(file string, log *slog.Logger) {
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
+		log.Warn("the file with the token can be read by other users of this machine: chmod 600 it", "file", file, "mode", info.Mode().Perm().String())
+	}
+}
+
+// readTokens finds the cluster's tokens: those stored, unless another one is
+// given, and a new one for a member that begins a cluster by itself. It writes
+// nothing. c.held is nil if there are none.
+func (c *Config) readTokens(log *slog.Logger) error {
+	given, err := c.givenToken(log)
+	if err != nil {
+		return err
+	}
+	stored, err := readTokenFile(c.DataDir)
+	switch {
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return err
+	case err == nil:
+		warnOfMode(filepath.Join(c.DataDir, tokenName), log)
+		c.held = stored.with(given, log)
+	case given != nil:
+		c.held = &tokenFile{tokens: []trust.Token{*given}}
+	case c.mintsToken():
+		token, err := trust.ParseToken(trust.GenerateToken())
+		if err != nil {
+			return err
+		}
+		c.held, c.minted = &tokenFile{tokens: []trust.Token{token}}, true
+	}
+	return nil
+}
+
+// with is what counts when a token is given beside those stored: one that was
+// rotated out meanwhile changes nothing, another one is the operator's wish.
+func (f *tokenFile) with(given *trust.Token, log *slog.Logger) *tokenFile {
+	switch {
+	case given == nil || f.holds(given.Fingerprint()):
+		return f
+	case slices.Contains(f.retired, given.Fingerprint()):
+		log.Warn("the token given was replaced by limpet token rotate; the one in the data directory is used", "given", given.Fingerprint(), "used", f.tokens[0].Fingerprint())
+		return f
+	}
+	log.Warn("the token given takes the place of the one in the data directory", "given", given.Fingerprint(), "stored", f.tokens[0].Fingerprint())
+	return &tokenFile{tokens: []trust.Token{*given}, retired: f.retired}
+}
+
+// storeTokens makes what readTokens found durable, before it is used, and shows
+// a new token once.
+func (s *Server) storeTokens() error {
+	if s.cfg.held == nil {
+		return nil
+	}
+	if err := s.cfg.held.write(s.dir.path); err != nil {
+		return err
+	}
+	if s.cfg.minted && s.cfg.ShowToken != nil {
+		s.cfg.ShowToken(s.cfg.held.tokens[0].Reveal())
+	}
+	return nil
+}
