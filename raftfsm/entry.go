@@ -12,7 +12,7 @@ import (
 
 // An entry is one raft log entry: a batch of commands with one time.
 //
-//	byte  0      format, 1 or 2
+//	byte  0      format: 1, 2 or 4
 //	byte  1-8    ID of the member that proposed it, big endian
 //	byte  9-16   the proposer's number for the batch
 //	byte 17-24   the proposer's wall clock, Unix milliseconds
@@ -20,16 +20,18 @@ import (
 //	byte         kind (txn)
 //	uvarint      length
 //	bytes        the command
-//	then, in format 2:
+//	then, from format 2 on:
 //	4 bytes      CRC-32C of all bytes before, big endian
 //
-// raft-wal does not check what it reads, and cards rot: format 2 is for that. It
-// is written once every member reads it, so that members of two versions run
-// side by side while they are upgraded. A format this program does not know
+// raft-wal does not check what it reads, and cards rot: format 2 is for that.
+// Format 4 is the same, with commands that older programs do not know (there is
+// no 3: one flipped bit would make it 1, which has no sum). A format is written
+// once every member reads it, so that members of two versions run side by side
+// while they are upgraded. A format this program does not know
 // stops the member before it changes anything: a newer limpet must first be
 // installed everywhere.
 const (
-	newestFormat = 2
+	newestFormat = 4
 	entryHeader  = 25
 	entrySum     = 4
 )
@@ -92,7 +94,7 @@ func checkSum(b []byte) error {
 	if err := checkFormat(b); err != nil {
 		return err
 	}
-	if len(b) < entryHeader+entrySum || b[0] != 2 {
+	if len(b) < entryHeader+entrySum || b[0] < 2 {
 		return nil
 	}
 	body, sum := b[:len(b)-entrySum], binary.BigEndian.Uint32(b[len(b)-entrySum:])
@@ -112,7 +114,7 @@ func decodeHead(b []byte) (h entryHead, rest []byte, err error) {
 	rest = b[entryHeader:]
 	switch b[0] {
 	case 1:
-	case 2:
+	case 2, 4:
 		if len(rest) < entrySum {
 			return h, nil, fmt.Errorf("%w: %d bytes, want at least %d", errEntry, len(b), entryHeader+entrySum)
 		}

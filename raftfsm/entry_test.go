@@ -133,7 +133,7 @@ func playOlder(t *testing.T) {
 // TestFormatLimit: a build that plays an older limpet reads what that one read,
 // and refuses what it did.
 func TestFormatLimit(t *testing.T) {
-	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "3": newestFormat, "0": newestFormat, "x": newestFormat} {
+	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "4": 4, "5": newestFormat, "0": newestFormat, "x": newestFormat} {
 		if got := knownFormat(limit); got != want {
 			t.Errorf("with the limit %q: format %d, want %d", limit, got, want)
 		}
@@ -143,8 +143,11 @@ func TestFormatLimit(t *testing.T) {
 	damaged := append([]byte(nil), newer...)
 	damaged[entryHeader]++
 	unknown := append([]byte{newestFormat + 1}, newer[1:]...)
-	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 3, this program knows 2: upgrade limpet") {
-		t.Errorf("an entry of format 3: got %v, want errNewer and both formats", err)
+	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 5, this program knows 4: upgrade limpet") {
+		t.Errorf("an entry of format 5: got %v, want errNewer and both formats", err)
+	}
+	if _, cmds, err := decode(encode(t, entryHead{format: 4, member: 1}, &txn.RotationStep{})); err != nil || len(cmds) != 1 {
+		t.Errorf("an entry of format 4: got %v, %v", cmds, err)
 	}
 	playOlder(t)
 	if _, cmds, err := decode(older); err != nil || len(cmds) != len(allKinds()) {

@@ -38,8 +38,9 @@ type Membership struct {
 	Cluster   uint64 // 0 until the cluster is founded
 	Recovered uint64 // the cluster whose data this one began with, 0 if none
 	Members   []*txn.Member
-	Removed   []uint64    // ascending
-	Self      *txn.Member // this member; nil if it is none, or none yet
+	Removed   []uint64     // ascending
+	Self      *txn.Member  // this member; nil if it is none, or none yet
+	Rotation  txn.Rotation // of the cluster's token
 }
 
 // Member returns the member of id, nil if there is none.
@@ -164,7 +165,7 @@ func (f *fsm) publishAlarms() {
 }
 
 func (f *fsm) publishMembers() {
-	m := &Membership{Members: f.state.Members(), Removed: f.state.Removed()}
+	m := &Membership{Members: f.state.Members(), Removed: f.state.Removed(), Rotation: f.state.Rotation()}
 	m.Cluster, m.Recovered = f.state.Cluster()
 	m.Self = m.Member(f.cfg.MemberID)
 	f.members.Store(m)

@@ -63,6 +63,8 @@ var kinds = map[byte]func() Command{
 	25: func() Command { return new(pb.AuthRoleDeleteRequest) },
 	26: func() Command { return new(pb.AuthRoleGrantPermissionRequest) },
 	27: func() Command { return new(pb.AuthRoleRevokePermissionRequest) },
+
+	28: func() Command { return new(RotationStep) },
 }
 
 // kindOf is the inverse of kinds.

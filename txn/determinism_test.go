@@ -123,8 +123,9 @@ func randomPlain(r *rand.Rand, i int64) Command {
 func randomMembership(r *rand.Rand, i int64) Command {
 	id := uint64(1 + r.IntN(6))
 	m := &Member{ID: id, Name: fmt.Sprint("m", i), PeerURLs: []string{fmt.Sprint("http://p", r.IntN(4))}, Learner: r.IntN(2) == 0, Auto: r.IntN(2) == 0}
+	steps := []Rotation{{}, {From: "a", To: "b", Phase: RotationGathers}, {From: "a", To: "b", Phase: RotationSwitched}}
 	return []Command{
-		m, m, &Found{Cluster: 1 + r.Uint64N(3), Members: []*Member{m}}, &MemberAdd{Member: m, MaxLearners: r.IntN(3)},
+		&RotationStep{Was: steps[r.IntN(3)], Now: steps[r.IntN(3)]}, m, &Found{Cluster: 1 + r.Uint64N(3), Members: []*Member{m}}, &MemberAdd{Member: m, MaxLearners: r.IntN(3)},
 		&MemberRemove{ID: id}, &MemberUpdate{ID: id, PeerURLs: m.PeerURLs}, &MemberPromote{ID: id, Replaces: r.Uint64N(3)}, &MemberRelease{ID: id},
 	}[r.IntN(8)]
 }
@@ -240,7 +241,7 @@ func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen 
 	}
 	out.hash = fmt.Sprintf("%+v", h)
 	var records []string
-	for _, kind := range []string{recordLease, recordAlarm, recordMember, auth.RecordUser, auth.RecordRole, auth.RecordAuth} {
+	for _, kind := range []string{recordLease, recordAlarm, recordMember, recordRotation, auth.RecordUser, auth.RecordRole, auth.RecordAuth} {
 		err := m.store.Records(kind, func(name string, data []byte) error {
 			records = append(records, fmt.Sprint(kind, name, string(data)))
 			return nil
@@ -253,7 +254,7 @@ func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen 
 	for _, mb := range m.state.Members() {
 		members = append(members, *mb)
 	}
-	out.state = fmt.Sprintf("%q %v %v %+v %v", records, m.state.Leases(), m.state.Alarms(), members, m.state.Removed())
+	out.state = fmt.Sprintf("%q %v %v %+v %v %v", records, m.state.Leases(), m.state.Alarms(), members, m.state.Removed(), m.state.Rotation())
 	return out
 }
 
@@ -355,7 +356,7 @@ func TestKindsOnDisk(t *testing.T) {
 		1: &pb.PutRequest{}, 2: &pb.DeleteRangeRequest{}, 3: &pb.TxnRequest{}, 4: &pb.CompactionRequest{}, 5: &pb.LeaseGrantRequest{},
 		6: &pb.LeaseRevokeRequest{}, 7: &pb.AlarmRequest{}, 8: &Member{}, 9: &Found{}, 10: &MemberAdd{}, 11: &MemberRemove{}, 12: &MemberUpdate{},
 		13: &MemberPromote{}, 14: &MemberRelease{}, 15: &As{Command: &Login{}}, 16: &Login{}, 17: &pb.AuthEnableRequest{},
-		22: &pb.AuthUserGrantRoleRequest{}, 27: &pb.AuthRoleRevokePermissionRequest{},
+		22: &pb.AuthUserGrantRoleRequest{}, 27: &pb.AuthRoleRevokePermissionRequest{}, 28: &RotationStep{},
 	} {
 		if got, _, err := Append(nil, cmd); got != want || err != nil {
 			t.Errorf("kind of %T: %d, %v; want %d", cmd, got, err, want)
@@ -396,7 +397,7 @@ func TestDecodeRefuses(t *testing.T) {
 // TestBadRecords: a state that cannot be understood is not half understood.
 func TestBadRecords(t *testing.T) {
 	for _, rec := range [][3]string{
-		{recordLease, "seven", "{}"}, {recordLease, "7", "{"}, {recordAlarm, "x", "["}, {recordMember, "1", "nonsense"},
+		{recordLease, "seven", "{}"}, {recordLease, "7", "{"}, {recordAlarm, "x", "["}, {recordMember, "1", "nonsense"}, {recordRotation, "rotation", "["},
 		{auth.RecordUser, "u", "["}, {auth.RecordRole, "r", "{"}, {auth.RecordAuth, "", "1"},
 	} {
 		m := newMachine(t)

@@ -19,5 +19,6 @@ var (
 	ErrPeerURLExists   = errors.New("txn: peer URL already exists")
 	ErrTooManyLearners = errors.New("txn: too many learners")
 	ErrNotLearner      = errors.New("txn: the member is not a learner")
+	ErrRotationMoved   = errors.New("txn: the rotation of the token has moved on")
 	ErrTooManyChanges  = errors.New("txn: transaction changes too many keys")
 )

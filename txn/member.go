@@ -77,9 +77,10 @@ type Membership []*Member
 
 // membership is the part of State that concerns members.
 type membership struct {
-	cluster Found // Members is nil
-	members map[uint64]*Member
-	removed map[uint64]bool
+	cluster  Found // Members is nil
+	members  map[uint64]*Member
+	removed  map[uint64]bool
+	rotation Rotation
 }
 
 func (st *State) loadMember(_ string, data []byte) error {

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	open        an empty state
 //	apply       one command a line, in one batch:
 //	            put|delete|txn|compact|grant|revoke|alarm REQUEST,
-//	            found|member|madd|mremove|mupdate|mpromote|mrelease|login JSON
+//	            found|member|madd|mremove|mupdate|mpromote|mrelease|login|rotate JSON
 //	            enable|disable|useradd|userdel|passwd|grantrole|revokerole|roleadd|
 //	            roledel|permit|withdraw REQUEST of etcd's Auth service
 //	            as:USER@REVISION and one of these: that caller's
@@ -151,6 +151,9 @@ func (sc *script) inspect() string {
 		var out strings.Builder
 		id, recovered := st.Cluster()
 		fmt.Fprintf(&out, "leases %v\nalarms %v\ncluster %d from %d, removed %v\n", st.Leases(), st.Alarms(), id, recovered, st.Removed())
+		if st.Rotation() != (Rotation{}) {
+			fmt.Fprintf(&out, "rotation %s\n", encode(st.Rotation()))
+		}
 		for _, m := range st.Members() {
 			fmt.Fprintf(&out, "%s\n", encode(m))
 		}
@@ -219,7 +222,7 @@ func (sc *script) command(line string) Command {
 		"grant": new(pb.LeaseGrantRequest), "revoke": new(pb.LeaseRevokeRequest), "alarm": new(pb.AlarmRequest),
 		"found": new(Found), "member": new(Member), "madd": new(MemberAdd), "mremove": new(MemberRemove),
 		"mupdate": new(MemberUpdate), "mpromote": new(MemberPromote), "mrelease": new(MemberRelease),
-		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login),
+		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login), "rotate": new(RotationStep),
 		"useradd": new(pb.AuthUserAddRequest), "userdel": new(pb.AuthUserDeleteRequest), "passwd": new(pb.AuthUserChangePasswordRequest),
 		"grantrole": new(pb.AuthUserGrantRoleRequest), "revokerole": new(pb.AuthUserRevokeRoleRequest),
 		"roleadd": new(pb.AuthRoleAddRequest), "roledel": new(pb.AuthRoleDeleteRequest),

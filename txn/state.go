@@ -19,11 +19,12 @@ const MaxLeaseTTL = 9_000_000_000
 
 // Kinds of records in the store.
 const (
-	recordLease   = "lease"
-	recordAlarm   = "alarm"
-	recordMember  = "member"
-	recordRemoved = "removed"
-	recordCluster = "cluster"
+	recordLease    = "lease"
+	recordAlarm    = "alarm"
+	recordMember   = "member"
+	recordRemoved  = "removed"
+	recordCluster  = "cluster"
+	recordRotation = "rotation"
 )
 
 // State is everything the cluster has agreed on. It belongs to one goroutine;
@@ -107,6 +108,7 @@ func Load(store *sqlstore.Store) (*State, error) {
 		store.Records(recordMember, st.loadMember),
 		store.Records(recordRemoved, st.loadRemoved),
 		store.Records(recordCluster, st.loadCluster),
+		store.Records(recordRotation, st.loadRotation),
 		st.loadRules(store))
 	if err != nil {
 		return nil, fmt.Errorf("read the records: %w", err)
@@ -210,7 +212,7 @@ func (st *State) execute(caller auth.Caller, cmd Command, at Moment) (resp any, 
 		return st.leaseRevoke(c)
 	case *pb.AlarmRequest:
 		return st.alarm(c), nil
-	case *Found, *Member, *MemberAdd, *MemberRemove, *MemberUpdate, *MemberPromote, *MemberRelease:
+	case *Found, *Member, *MemberAdd, *MemberRemove, *MemberUpdate, *MemberPromote, *MemberRelease, *RotationStep:
 		return st.applyMembership(c)
 	case *Login:
 		return st.login(caller, c, at.Index)
@@ -235,6 +237,8 @@ func (st *State) applyMembership(cmd Command) (resp any, err error) {
 		err = st.memberPromote(c)
 	case *MemberRelease:
 		err = st.memberRelease(c)
+	case *RotationStep:
+		err = st.rotate(c)
 	}
 	if err != nil {
 		return nil, err

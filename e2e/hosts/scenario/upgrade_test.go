@@ -90,13 +90,16 @@ func (s *story) stillOld(ids []uint64) {
 	}
 }
 
-// switched waits until everybody's log holds entries of format 2.
+// newestFormat is that of the entries which a limpet of today writes.
+const newestFormat = 4
+
+// switched waits until everybody's log holds entries of the newest format.
 func (s *story) switched(ids []uint64) {
 	s.t.Helper()
 	var got map[byte]int
-	s.Eventually("format 2 in all logs", func(context.Context) error {
+	s.Eventually("the newest format in all logs", func(context.Context) error {
 		for _, m := range s.members {
-			if got = m.formats(ids); got[2] == 0 {
+			if got = m.formats(ids); got[newestFormat] == 0 {
 				return fmt.Errorf("the log of %s holds entries by format %v", m.Name, got)
 			}
 		}
@@ -187,7 +190,7 @@ func olderJoins(t *testing.T, c *Cluster) {
 	} else {
 		late.Process.Launch(c.Program.Flags(late, append(slices.Clone(b), late), false)...)
 	}
-	late.tells("is in no cluster yet", "the log of this cluster has format 2", tooOld)
+	late.tells("is in no cluster yet", fmt.Sprint("the log of this cluster has format ", newestFormat), tooOld)
 	late.keepsTelling("is in no cluster yet", tooOld)
 	unharmed(t, s, before)
 }
