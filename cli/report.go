@@ -70,6 +70,9 @@ func printReport(w io.Writer, r *cluster.Report) error {
 	if who := holdsBack(r.Members); who != "" {
 		_, _ = fmt.Fprintf(w, "the log keeps an older format until these are upgraded: %s\n", who)
 	}
+	if r.Rotation != nil {
+		_, _ = fmt.Fprintf(w, "the token is being replaced: %s\n", rotationText(r))
+	}
 	for _, o := range r.Others {
 		_, _ = fmt.Fprintf(w, "in sight, not of this cluster: %s\n", o)
 	}

@@ -18,7 +18,8 @@ type Description struct {
 	Members   []*txn.Member `json:"members"`
 	Stage     Stage         `json:"stage,omitempty"`
 	Applied   uint64        `json:"applied"`
-	SyncMicro int64         `json:"sync_us"` // one write of the log in a hundred takes so long or longer
+	Tokens    []string      `json:"tokens,omitempty"` // fingerprints of those that it trusts, the one in use first
+	SyncMicro int64         `json:"sync_us"`          // one write of the log in a hundred takes so long or longer
 }
 
 // Settled reports whether the member has state: something may have been agreed
@@ -31,6 +32,9 @@ func (s *standing) Description() *Description {
 	s.mu.Lock()
 	d.Forming, d.Stage = s.id.Forming, s.stage
 	s.mu.Unlock()
+	if s.cfg.Tokens != nil {
+		d.Tokens = s.cfg.Tokens.Fingerprints()
+	}
 	if n := s.node.Load(); n != nil {
 		st, ms := n.Status(), n.Membership()
 		d.Index, d.Term, d.Leader = st.LastIndex, st.Term, st.Leader

@@ -198,14 +198,7 @@ func (e *entry) onlyHere() string {
 
 // join looks for a cluster and asks to be taken in. nil means: try again.
 func (e *entry) join(ctx context.Context, where string) (*Start, error) {
-	addrs := e.outlook.gossipPeers(ctx)
-	if len(addrs) == 0 {
-		// Gossip does not say why it is silent; the peer ports there do.
-		for _, a := range e.me.cfg.Join {
-			addrs = append(addrs, joinPort(a, e.me.cfg.PeerPort))
-		}
-	}
-	seen := e.line.look(ctx, addrs)
+	seen := e.line.look(ctx, e.outlook.gossipPeers(ctx))
 	if len(seen.settled) == 0 {
 		e.me.wait("for " + where + " to answer" + seen.hint())
 		return nil, nil

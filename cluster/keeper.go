@@ -31,10 +31,11 @@ const (
 // keeper keeps this member in its cluster: its record right and, while it
 // leads, the membership. What it remembers belongs to the goroutine of Run.
 type keeper struct {
-	me      *standing
-	line    *line
-	outlook *outlook
-	pilot   *autopilot
+	me       *standing
+	line     *line
+	outlook  *outlook
+	pilot    *autopilot
+	rotation *rotation
 
 	removed   time.Time // since when another member leads that should let this one go
 	forgotten int       // how many removed members were forgotten
@@ -54,8 +55,10 @@ func (k *keeper) run(ctx context.Context) {
 		k.giveWay(n)
 		k.settle(ctx, n)
 		k.outlook.tell()
+		k.rotation.follow(ctx, n)
 		if n.Leading() {
 			k.pilot.lead(ctx, n)
+			k.rotation.lead(ctx, n)
 		} else {
 			k.pilot.rest()
 		}

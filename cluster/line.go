@@ -216,6 +216,33 @@ func (l *line) describeMember(ctx context.Context, id uint64) (*Description, err
 	return readDescription(out.Value)
 }
 
+// describeAll asks all members what they say of themselves, at once. Who does
+// not answer in time is not in the result.
+func (l *line) describeAll(ctx context.Context, ms *raftfsm.Membership) map[uint64]*Description {
+	ctx, cancel := context.WithTimeout(ctx, reportPatience)
+	defer cancel()
+	self := l.me.Identity().Member
+	said := make(chan *Description, len(ms.Members))
+	for _, m := range ms.Members {
+		// Owner: this call; ends with ctx.
+		go func() {
+			if m.ID == self {
+				said <- l.me.Description()
+				return
+			}
+			d, _ := l.describeMember(ctx, m.ID)
+			said <- d
+		}()
+	}
+	answers := make(map[uint64]*Description)
+	for range ms.Members {
+		if d := <-said; d != nil {
+			answers[d.ID] = d
+		}
+	}
+	return answers
+}
+
 // others are whom we see: members with state, and empty ones.
 type others struct {
 	settled []*Description

@@ -58,6 +58,7 @@ type Config struct {
 	// AutoAdd: whoever may join is added; without a token an operator adds.
 	AutoAdd bool
 
+	Tokens Tokens            // nil: there is none
 	Gossip *discovery.Gossip // nil: there is none
 	Beacon *discovery.Beacon // nil: there is none
 	Roster *Roster
@@ -78,6 +79,7 @@ type Local struct {
 	entry    *entry    // into a cluster
 	intake   *intake   // of new members, by the leader
 	keeper   *keeper   // of what the cluster knows of its members
+	rotation *rotation // of the cluster's token
 	survey   *survey   // for people
 }
 
@@ -92,14 +94,16 @@ func New(cfg Config) *Local {
 	}
 	ln := &line{me: me, used: make(chan struct{})}
 	out := &outlook{me: me}
+	turn := &rotation{me: me, line: ln}
 	forming := &founding{me: me, line: ln, forms: make(chan struct{}, 1)}
 	return &Local{
 		me: me, line: ln, outlook: out, founding: forming,
-		door:   &door{me: me, line: ln},
-		entry:  &entry{me: me, line: ln, outlook: out, founding: forming},
-		intake: &intake{me: me, line: ln, joins: make(chan struct{}, 1), given: make(map[uint64]string), away: make(map[uint64]string)},
-		keeper: &keeper{me: me, line: ln, outlook: out, pilot: &autopilot{me: me, line: ln}},
-		survey: &survey{me: me, line: ln, outlook: out},
+		door:     &door{me: me, line: ln},
+		entry:    &entry{me: me, line: ln, outlook: out, founding: forming},
+		intake:   &intake{me: me, line: ln, joins: make(chan struct{}, 1), given: make(map[uint64]string), away: make(map[uint64]string)},
+		keeper:   &keeper{me: me, line: ln, outlook: out, pilot: &autopilot{me: me, line: ln}, rotation: turn},
+		rotation: turn,
+		survey:   &survey{me: me, line: ln, outlook: out},
 	}
 }
 
@@ -119,6 +123,7 @@ func (l *Local) Services(lead []grpc.MethodDesc) func(grpc.ServiceRegistrar) {
 			peer.Unary(memberService, "Propose", l.line.servePropose),
 			peer.Unary(memberService, "ReadIndex", l.line.serveReadIndex),
 			peer.Unary(memberService, "Hear", l.line.serveHear),
+			peer.Unary(memberService, "Token", l.rotation.serveToken),
 		)}, l)
 	}
 }
@@ -190,6 +195,14 @@ func (l *Local) CallLeader(ctx context.Context, method string, req, resp proto.M
 // Report asks the leader how the members are; without one it tells what is
 // known here.
 func (l *Local) Report(ctx context.Context) *Report { return l.survey.report(ctx) }
+
+// RotateToken begins to replace the cluster's token; the Report says how far
+// that is. It does nothing if that has begun.
+func (l *Local) RotateToken(ctx context.Context) error { return l.rotation.begin(ctx) }
+
+// FinishRotation has all members drop the token that was replaced. It is refused
+// while a member does not use the new one.
+func (l *Local) FinishRotation(ctx context.Context) error { return l.rotation.finish(ctx) }
 
 // AskAny describes a member, asked wherever it was last seen; nil if it does
 // not answer. It needs no cluster: Enter and Attach need not have been called.

@@ -18,21 +18,30 @@ type outlook struct {
 	strange map[uint64]bool // clusters in sight that were logged; of the goroutine of Run
 }
 
-// gossipPeers are the peer addresses that gossip knows, after asking around.
+// gossipPeers are the peer addresses that gossip knows, after asking around,
+// and those beside where it gets no answer: there the peer port says why, and
+// lets us in while the token is being replaced and gossip has the other one.
 func (o *outlook) gossipPeers(ctx context.Context) []string {
-	o.meet(ctx)
+	targets := o.meet(ctx)
 	var out []string
+	gossips := make(map[string]bool)
 	for _, p := range o.me.cfg.Gossip.Peers() {
 		if p.Status == discovery.Alive {
 			out = append(out, p.Peer)
+			gossips[p.Gossip] = true
+		}
+	}
+	for _, at := range targets {
+		if addr := joinPort(at, o.me.cfg.PeerPort); !gossips[at] && !slices.Contains(out, addr) {
+			out = append(out, addr)
 		}
 	}
 	return out
 }
 
 // meet has gossip find others: where it was told to look, where they were last
-// time, and on the LAN.
-func (o *outlook) meet(ctx context.Context) {
+// time, and on the LAN. It returns all these places, host:port of gossip.
+func (o *outlook) meet(ctx context.Context) []string {
 	targets := slices.Concat(o.me.cfg.Join, o.me.cfg.Roster.gossipAddresses())
 	if o.me.cfg.Beacon != nil {
 		lctx, cancel := context.WithTimeout(ctx, lookFor)
@@ -44,13 +53,14 @@ func (o *outlook) meet(ctx context.Context) {
 		targets = append(targets, found...)
 	}
 	if len(targets) == 0 {
-		return
+		return nil
 	}
 	jctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	if _, err := o.me.cfg.Gossip.Join(jctx, targets); err != nil {
 		o.me.log.Debug("some addresses do not gossip", "error", err)
 	}
+	return targets
 }
 
 // tell has gossip spread what this member is.

@@ -26,7 +26,9 @@ type Report struct {
 	Waiting string         `json:"waiting,omitempty"` // what this member waits for, until it is in
 	Members []MemberReport `json:"members,omitempty"`
 	Notices []peer.Notice  `json:"notices,omitempty"`
-	Others  []string       `json:"others,omitempty"` // processes in sight that do not belong here
+	// Rotation is how far the token is replaced; nil: that is not going on.
+	Rotation *RotationReport `json:"rotation,omitempty"`
+	Others   []string        `json:"others,omitempty"` // processes in sight that do not belong here
 }
 
 // MemberReport is one member in a Report.
@@ -45,7 +47,39 @@ type MemberReport struct {
 	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer to this leader; negative: there was none
 	SyncMicro int64  `json:"log_sync_us,omitempty"`     // one write of its log in a hundred takes so long or longer
 	Replaces  string `json:"replaces,omitempty"`
+	// Fingerprints of the tokens that it trusts, the one in use first.
+	Tokens []string `json:"tokens,omitempty"`
 }
+
+// RotationReport says that token From is being replaced by To; fingerprints name
+// them.
+type RotationReport struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Switched bool   `json:"switched"` // all members have To, and are to use it
+}
+
+// Waits names the members for which the replacement of the token waits: before
+// the switch to have the new one, after it, until it is finished, to use it.
+func (r *Report) Waits() []string {
+	if r.Rotation == nil {
+		return nil
+	}
+	var out []string
+	for _, m := range r.Members {
+		there := slices.Contains(m.Tokens, r.Rotation.To)
+		if r.Rotation.Switched {
+			there = there && m.Tokens[0] == r.Rotation.To
+		}
+		if !there && m.Role != roleNotStarted {
+			out = append(out, m.Name)
+		}
+	}
+	return out
+}
+
+// roleNotStarted is that of a member that was announced and has not come.
+const roleNotStarted = "not started"
 
 // survey tells people how the cluster is.
 type survey struct {
@@ -70,6 +104,9 @@ func (s *survey) report(ctx context.Context) *Report {
 	}
 	if leader := n.Leader(); leader != 0 {
 		r.Leader = hex(leader)
+	}
+	if turn := n.Membership().Rotation; turn.Phase == txn.RotationGathers || turn.Phase == txn.RotationSwitched {
+		r.Rotation = &RotationReport{turn.From, turn.To, turn.Phase == txn.RotationSwitched}
 	}
 	if n.Leading() {
 		r.Members = s.memberReports(ctx, n)
@@ -99,28 +136,9 @@ func (s *survey) serveReport(ctx context.Context, _ *wrapperspb.BytesValue) (*wr
 
 // memberReports is what the leader knows, with what the members say themselves.
 func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberReport {
-	ctx, cancel := context.WithTimeout(ctx, reportPatience)
-	defer cancel()
 	ms, last := n.Membership(), n.Status().LastIndex
 	self := s.me.Identity().Member
-	said := make(chan *Description, len(ms.Members))
-	for _, m := range ms.Members {
-		// Owner: this call; ends with ctx.
-		go func() {
-			if m.ID == self {
-				said <- s.me.Description()
-				return
-			}
-			d, _ := s.line.describeMember(ctx, m.ID)
-			said <- d
-		}()
-	}
-	answers := make(map[uint64]*Description)
-	for range ms.Members {
-		if d := <-said; d != nil {
-			answers[d.ID] = d
-		}
-	}
+	answers := s.line.describeAll(ctx, ms)
 	progress := n.Progress()
 	var out []MemberReport
 	for _, m := range ms.Members {
@@ -129,7 +147,7 @@ func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberRep
 			r.Role = "joining"
 		}
 		if d := answers[m.ID]; d != nil {
-			r.Answers, r.Index, r.SyncMicro = true, d.Index, d.SyncMicro
+			r.Answers, r.Index, r.SyncMicro, r.Tokens = true, d.Index, d.SyncMicro, d.Tokens
 			r.Lag = last - min(last, d.Index)
 		}
 		if i := slices.IndexFunc(progress, func(p raftfsm.Progress) bool { return p.ID == m.ID }); i >= 0 {
@@ -150,7 +168,7 @@ func reportOf(m *txn.Member, leader uint64) MemberReport {
 	case m.ID == leader:
 		r.Role = "leader"
 	case !m.Started():
-		r.Role = "not started"
+		r.Role = roleNotStarted
 	case m.Learner:
 		r.Role = "learner"
 	}

@@ -12,6 +12,7 @@ import (
 
 	"limpet/cluster"
 	"limpet/login"
+	"limpet/trust"
 )
 
 // Config is what an operator can say. cli fills it; Validate checks it once.
@@ -71,8 +72,9 @@ type Config struct {
 	// once, after it was stored. nil: nobody looks.
 	ShowToken func(token string)
 
-	held   *tokenFile // the tokens, from Start on; nil: none
-	minted bool       // held was made by this start
+	held   *tokenFile     // the tokens, from Start on; nil: none
+	ring   *trust.Keyring // of held; follows rotations
+	minted bool           // held was made by this start
 }
 
 // DefaultConfig returns etcd's defaults.

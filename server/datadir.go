@@ -21,6 +21,7 @@ import (
 //
 //	limpet.json   who this member is; written once, first of all
 //	token         the cluster's tokens, mode 0600; not there if it has none
+//	admin.sock    where limpet token rotate reaches the process
 //	lock          held while a process uses the directory
 //	peers.json    where other members were last seen
 //	limpet.db     the SQLite database, with its -wal and -shm

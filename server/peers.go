@@ -25,7 +25,6 @@ import (
 	"limpet/discovery"
 	"limpet/peer"
 	"limpet/raftfsm"
-	"limpet/trust"
 )
 
 const (
@@ -87,32 +86,19 @@ func (c *Config) clientPort() (scheme, port string) {
 	return "", ""
 }
 
-// memberTLS is how members speak to each other; nil: plainly, without a token.
-func (c *Config) memberTLS(id uint64) (*tls.Config, error) {
-	if c.held == nil {
-		return nil, nil
-	}
-	k, err := trust.NewKeyring(c.held.tokens[0], c.held.tokens[1:]...)
-	if err != nil {
-		return nil, err
-	}
-	return k.MemberTLS(id), nil
-}
-
 // openPeers opens what this member needs to meet others, and its standing.
 func (s *Server) openPeers(context.Context) error {
-	tlsConfig, err := s.cfg.memberTLS(s.dir.now().member())
-	if err != nil {
-		return err
+	var tlsConfig *tls.Config
+	var tokens cluster.Tokens // stays nil without a vault
+	scheme := "http"
+	if s.vault != nil {
+		scheme, tlsConfig, tokens = "https", s.vault.ring.MemberTLS(s.dir.now().member()), s.vault
 	}
 	var callTLS func(host string) *tls.Config
 	if s.given != nil {
-		tlsConfig, callTLS = s.given.Server(), s.given.Client
+		scheme, tlsConfig, callTLS = "https", s.given.Server(), s.given.Client
 	}
-	scheme := "http"
-	if tlsConfig != nil {
-		scheme = "https"
-	} else {
+	if tlsConfig == nil {
 		s.warnOfPlainPeers()
 	}
 	roster := cluster.OpenRoster(s.dir.file(rosterName))
@@ -134,7 +120,7 @@ func (s *Server) openPeers(context.Context) error {
 		Static: founders, Existing: s.cfg.InitialClusterState == "existing",
 		Expect: s.cfg.BootstrapExpect, Join: s.cfg.joinAddresses(), Discover: s.cfg.Discover,
 		AutoAdd: s.cfg.gossips(),
-		Gossip:  s.gossip, Beacon: s.beacon, Roster: roster, Logger: s.log, Broken: s.broken,
+		Tokens:  tokens, Gossip: s.gossip, Beacon: s.beacon, Roster: roster, Logger: s.log, Broken: s.broken,
 	})
 	s.port = peer.Open(peer.Config{
 		Listeners: s.peers, TLS: tlsConfig, CallTLS: callTLS,
@@ -142,6 +128,7 @@ func (s *Server) openPeers(context.Context) error {
 		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Notices: &s.notices, Logger: s.log,
 	})
 	s.local.Use(s.port)
+	s.openAdmin()
 	return nil
 }
 
@@ -186,7 +173,11 @@ func (s *Server) openGossip(roster *cluster.Roster) (err error) {
 	if !s.cfg.gossips() {
 		return nil
 	}
-	key, more := s.cfg.held.keys(trust.Token.GossipKey)
+	var key []byte
+	var more [][]byte
+	if s.vault != nil {
+		key, more = s.vault.gossipKeys()
+	}
 	bind := s.cfg.GossipAddress
 	if bind == "" {
 		bind = net.JoinHostPort("127.0.0.1", gossipPort)
@@ -221,7 +212,7 @@ func (s *Server) openBeacon(bind string) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 		return
 	}
-	key, more := s.cfg.held.keys(trust.Token.BeaconKey)
+	key, more := s.vault.beaconKeys()
 	beacon, err := discovery.OpenBeacon(discovery.BeaconConfig{
 		Port: beaconPort, Key: key, MoreKeys: more,
 		Self:   func() []string { return []string{s.gossip.Addr()} },

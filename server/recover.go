@@ -137,9 +137,9 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := r.cfg.memberTLS(r.dir.id.member())
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
+	var tlsConfig *tls.Config
+	if r.cfg.ring != nil {
+		tlsConfig = r.cfg.ring.MemberTLS(r.dir.id.member())
 	}
 	var callTLS func(host string) *tls.Config
 	if r.given != nil {

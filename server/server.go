@@ -41,6 +41,7 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	dir     *dataDir
+	vault   *vault // of the tokens; nil: there are none
 	store   *sqlstore.Store
 	gossip  *discovery.Gossip // nil: there is none
 	beacon  *discovery.Beacon // nil: there is none
@@ -158,7 +159,7 @@ func (s *Server) openDir(context.Context) (err error) {
 	if s.dir.id.Recovering != "" {
 		return fmt.Errorf("limpet recover did not finish on %s: run it again", s.cfg.DataDir)
 	}
-	return s.storeTokens()
+	return s.openVault()
 }
 
 // serve begins to serve clients, if that has not begun.

@@ -2,7 +2,6 @@ package server
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -102,14 +101,8 @@ func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
 		if c.held == nil {
 			return nil, errors.New("--auto-tls needs the cluster's token, of which it makes certificates: give --token-file, or LIMPET_TOKEN; or give --cert-file and --key-file")
 		}
-		ca, err := c.held.tokens[0].CAPEM()
-		if err != nil {
-			return nil, err
-		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(ca)
-		issuer := &issuer{token: c.held.tokens[0], names: c.serverNames()}
-		cfg.Issued, cfg.Authority = issuer.certificate, func() *x509.CertPool { return pool }
+		issuer := &issuer{ring: c.ring, names: c.serverNames()}
+		cfg.Issued, cfg.Authority = issuer.certificate, c.ring.CAs
 	}
 	g, err := certs.Open(cfg)
 	if err != nil {
@@ -144,13 +137,14 @@ func (c *Config) serverNames() []string {
 }
 
 // issuer makes the certificate that --auto-tls shows, and another one when this
-// machine has a new address.
+// machine has a new address, or the cluster other tokens.
 type issuer struct {
-	token trust.Token
+	ring  *trust.Keyring
 	names []string
 
-	mu   sync.Mutex // guards pair
+	mu   sync.Mutex // guards pair and of
 	pair *tls.Certificate
+	of   []string // the tokens, when it was made
 }
 
 // certificate is one that names local, at which a client found this machine.
@@ -158,7 +152,8 @@ func (i *issuer) certificate(local net.Addr) (*tls.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	tcp, _ := local.(*net.TCPAddr)
-	if i.pair != nil && (tcp == nil || slices.ContainsFunc(i.pair.Leaf.IPAddresses, tcp.IP.Equal)) {
+	tokens := i.ring.Fingerprints()
+	if i.pair != nil && slices.Equal(i.of, tokens) && (tcp == nil || slices.ContainsFunc(i.pair.Leaf.IPAddresses, tcp.IP.Equal)) {
 		return i.pair, nil
 	}
 	names := slices.Clone(i.names)
@@ -175,7 +170,7 @@ func (i *issuer) certificate(local net.Addr) (*tls.Certificate, error) {
 		}
 	}
 	slices.Sort(names)
-	cert, key, err := i.token.IssueServer("limpet", slices.Compact(names))
+	cert, key, err := i.ring.InUse().IssueServer("limpet", slices.Compact(names))
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +178,9 @@ func (i *issuer) certificate(local net.Addr) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.pair = &pair
+	// Clients that know only the authority of an older token accept it, too.
+	pair.Certificate = append(pair.Certificate, i.ring.Chain()...)
+	i.pair, i.of = &pair, tokens
 	return i.pair, nil
 }
 

@@ -255,7 +255,11 @@ func TestIssuerFollowsAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &issuer{token: token, names: []string{"board.local", "10.1.1.1"}}
+	ring, err := trust.NewKeyring(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &issuer{ring: ring, names: []string{"board.local", "10.1.1.1"}}
 	at := func(ip string) *tls.Certificate {
 		t.Helper()
 		pair, err := i.certificate(&net.TCPAddr{IP: net.ParseIP(ip)})
@@ -279,6 +283,43 @@ func TestIssuerFollowsAddresses(t *testing.T) {
 	if pair, err := i.certificate(&net.UnixAddr{Name: "x", Net: "unix"}); pair == nil || err != nil {
 		t.Errorf("on a socket file: %v, %v", pair, err)
 	}
+	// While a rotation lasts, clients that know only one of the two CAs accept it.
+	old, next := poolOf(t, token), parseToken(t, strings.Repeat("ab", 16))
+	if err := ring.Set(next, token); err != nil {
+		t.Fatal(err)
+	}
+	rotated := at("127.0.0.1")
+	between := x509.NewCertPool()
+	for _, der := range rotated.Certificate[1:] {
+		between.AddCert(certOf(t, der))
+	}
+	for which, roots := range map[string]*x509.CertPool{"old": old, "new": poolOf(t, next)} {
+		if _, err := rotated.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err != nil {
+			t.Errorf("for a client of the %s token: %v", which, err)
+		}
+	}
+	if err := ring.Set(next); err != nil {
+		t.Fatal(err)
+	}
+	if finished := at("127.0.0.1"); finished == rotated || len(finished.Certificate) != 1 {
+		t.Errorf("after the rotation %d certificates are shown", len(finished.Certificate))
+	}
+}
+
+func certOf(t *testing.T, der []byte) *x509.Certificate {
+	t.Helper()
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func poolOf(t *testing.T, token trust.Token) *x509.CertPool {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(certOf(t, authorityOf(t, token)))
+	return pool
 }
 
 // What cannot work is said before anything is touched.

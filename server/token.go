@@ -95,21 +95,12 @@ func (f *tokenFile) write(dir string) error {
 	return nil
 }
 
-func (f *tokenFile) holds(fingerprint string) bool {
-	return slices.ContainsFunc(f.tokens, func(t trust.Token) bool { return t.Fingerprint() == fingerprint })
+// index is the place of a token, negative if it is not there.
+func (f *tokenFile) index(fingerprint string) int {
+	return slices.IndexFunc(f.tokens, func(t trust.Token) bool { return t.Fingerprint() == fingerprint })
 }
 
-// keys are what derive makes of the token in use and of the others; nil without
-// a token.
-func (f *tokenFile) keys(derive func(trust.Token) []byte) (key []byte, more [][]byte) {
-	if f == nil {
-		return nil, nil
-	}
-	for _, t := range f.tokens[1:] {
-		more = append(more, derive(t))
-	}
-	return derive(f.tokens[0]), more
-}
+func (f *tokenFile) holds(fingerprint string) bool { return f.index(fingerprint) >= 0 }
 
 // StoredToken is the token in use in a data directory.
 func StoredToken(dir string) (trust.Token, error) {
@@ -197,7 +188,7 @@ func warnOfMode(file string, log *slog.Logger) {
 
 // readTokens finds the cluster's tokens: those stored, unless another one is
 // given, and a new one for a member that begins a cluster by itself. It writes
-// nothing. c.held is nil if there are none.
+// nothing. c.held and c.ring are nil if there are none.
 func (c *Config) readTokens(log *slog.Logger) error {
 	given, err := c.givenToken(log)
 	if err != nil {
@@ -219,6 +210,10 @@ func (c *Config) readTokens(log *slog.Logger) error {
 		}
 		c.held, c.minted = &tokenFile{tokens: []trust.Token{token}}, true
 	}
+	if c.held != nil {
+		c.ring, err = trust.NewKeyring(c.held.tokens[0], c.held.tokens[1:]...)
+		return err
+	}
 	return nil
 }
 
@@ -236,9 +231,9 @@ func (f *tokenFile) with(given *trust.Token, log *slog.Logger) *tokenFile {
 	return &tokenFile{tokens: []trust.Token{*given}, retired: f.retired}
 }
 
-// storeTokens makes what readTokens found durable, before it is used, and shows
-// a new token once.
-func (s *Server) storeTokens() error {
+// openVault makes what readTokens found durable, before it is used, and shows a
+// new token once.
+func (s *Server) openVault() error {
 	if s.cfg.held == nil {
 		return nil
 	}
@@ -248,5 +243,6 @@ func (s *Server) storeTokens() error {
 	if s.cfg.minted && s.cfg.ShowToken != nil {
 		s.cfg.ShowToken(s.cfg.held.tokens[0].Reveal())
 	}
+	s.vault = &vault{dir: s.dir.path, ring: s.cfg.ring, changed: s.rekey, file: *s.cfg.held}
 	return nil
 }
