@@ -121,7 +121,7 @@ func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) o
 	if err != nil {
 		return outcome{err: err}
 	}
-	c := p.track(raw, to)
+	c := p.track(raw, to, why)
 	if c == nil {
 		return outcome{err: net.ErrClosed}
 	}

@@ -168,7 +168,7 @@ func (p *Port) accept(l net.Listener) {
 
 // receive greets a caller and hands the connection on.
 func (p *Port) receive(raw net.Conn) {
-	c := p.track(raw, 0)
+	c := p.track(raw, 0, "")
 	if c == nil {
 		return
 	}
@@ -316,9 +316,9 @@ func (p *Port) say(key, msg string, args ...any) {
 func (p *Port) Notices() []Notice { return p.cfg.Notices.Recent() }
 
 // track makes raw one of the open connections, to a member that we call if to
-// is not 0; nil if the port is closed.
-func (p *Port) track(raw net.Conn, to uint64) *conn {
-	c := &conn{Conn: raw, port: p, to: to}
+// is not 0, and what for; nil if the port is closed.
+func (p *Port) track(raw net.Conn, to uint64, why Purpose) *conn {
+	c := &conn{Conn: raw, port: p, to: to, calls: why == Call}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -368,8 +368,9 @@ func (p *Port) Renew() {
 }
 
 // Recheck closes the connections whose other end would not get through the
-// handshake any more: it has shown what is not trusted now. It may wait for
-// handshakes under way.
+// handshake any more: it has shown what is not trusted now. Those of our own
+// calls are Renew's: a call under way that was cut off would be a write of which
+// nobody knows. It may wait for handshakes under way.
 func (p *Port) Recheck() {
 	if p.cfg.TLS == nil || p.cfg.TLS.VerifyConnection == nil {
 		return
@@ -377,7 +378,7 @@ func (p *Port) Recheck() {
 	p.mu.Lock()
 	streams := make(map[*conn]*tls.Conn)
 	for c := range p.open {
-		if t, ok := c.Conn.(*tls.Conn); ok {
+		if t, ok := c.Conn.(*tls.Conn); ok && !c.calls {
 			streams[c] = t
 		}
 	}
@@ -393,10 +394,11 @@ func (p *Port) Recheck() {
 // close it, and look at the fields under port.mu.
 type conn struct {
 	net.Conn
-	port *Port
-	who  Hello  // the caller, on the receiving side, once it is welcome
-	to   uint64 // the member called, on the calling side
-	link *link  // with a member; nil before the greeting, and with those that only ask
+	port  *Port
+	who   Hello  // the caller, on the receiving side, once it is welcome
+	to    uint64 // the member called, on the calling side
+	calls bool   // our calls go over it
+	link  *link  // with a member; nil before the greeting, and with those that only ask
 }
 
 // wrap puts TLS around the connection.

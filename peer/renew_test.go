@@ -18,8 +18,8 @@ func token(t *testing.T, text string) trust.Token {
 	return token
 }
 
-// When a token is dropped, connections made with it end, both those of raft
-// and those of calls, and are made anew; others stay.
+// When a token is dropped, connections made with it end, and others stay; calls
+// come over new ones.
 func TestRecheck(t *testing.T) {
 	w := newTown(t)
 	old, newer := token(t, oneToken), token(t, another)
