@@ -83,7 +83,7 @@ func (s *Server) keep() {
 		return
 	}
 	folder = filepath.Join(folder, strings.ReplaceAll(s.t.Name(), "/", "_"), string(s.Kind)+"-"+filepath.Base(filepath.Dir(s.DataDir)))
-	if err := os.CopyFS(folder, os.DirFS(s.DataDir)); err != nil {
+	if err := CopyDir(folder, s.DataDir); err != nil {
 		s.t.Logf("keep %s: %v", s.DataDir, err)
 		return
 	}

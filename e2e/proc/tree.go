@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -44,4 +45,16 @@ func TreeOf(t testing.TB, root string) Tree {
 		t.Fatalf("read folder: %v", err)
 	}
 	return tree
+}
+
+// CopyDir copies a data directory to one that is not there yet. A socket that a killed server has left
+// is copied, too: os.CopyFS would refuse it.
+func CopyDir(to, from string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("cp -a %s %s: %w: %s", from, to, err, out)
+	}
+	return nil
 }

@@ -263,7 +263,7 @@ func (m *Member) wipe() {
 // copyTo copies the data directory, as with a cloned disk.
 func (m *Member) copyTo(other *Member) {
 	m.cluster.t.Helper()
-	if err := os.CopyFS(other.DataDir, os.DirFS(m.DataDir)); err != nil {
+	if err := proc.CopyDir(other.DataDir, m.DataDir); err != nil {
 		m.cluster.t.Fatal(err)
 	}
 }
