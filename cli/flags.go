@@ -160,7 +160,7 @@ func plainSettings() []setting {
 		duration("watch-progress-notify-interval", catClients, "interval of periodic watch progress notifications", func(c *C) *time.Duration { return &c.ProgressEvery }),
 		urls("listen-peer-urls", catCluster, "URLs for other members", func(c *C) *[]string { return &c.ListenPeerURLs }),
 		urls("initial-advertise-peer-urls", catCluster, "this member's peer URLs as told to other members", func(c *C) *[]string { return &c.AdvertisePeerURLs }),
-		text("token", catCluster, "the cluster's secret, 32 hexadecimal digits or more: encrypts all that members say to each other; better given as LIMPET_TOKEN or a file, which no process list shows", func(c *C) *string { return &c.Token }),
+		text("token", catCluster, "the cluster's secret, 32 hexadecimal digits or more: encrypts all that members say to each other; better given as LIMPET_TOKEN or a file (default: the one in the data directory, which the first member makes)", func(c *C) *string { return &c.Token }),
 		text("token-file", catCluster, "file that holds the token", func(c *C) *string { return &c.TokenFile }),
 		urls("join", catCluster, "members to join, as host or host:port of their gossip", func(c *C) *[]string { return &c.Join }),
 		boolean("discover", catCluster, "find the members to join on the local network; needs the token", func(c *C) *bool { return &c.Discover }),
