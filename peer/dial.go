@@ -195,7 +195,7 @@ var (
 	// ErrCertificate: one side does not accept the certificate that the other one
 	// was given.
 	ErrCertificate = errors.New("peer: the two sides do not accept each other's certificates")
-	errPlain       = errors.New("it speaks without TLS")
+	errPlain       = errors.New("peer: it speaks without TLS")
 	// ErrSilent is all that shows of a token if only the other side has one.
 	ErrSilent = errors.New("peer: the connection was closed without an answer: the other side is stopping, or one of the two has a token and the other has none")
 )
@@ -208,12 +208,17 @@ func (p *Port) trustError(err error) error {
 		cert  *tls.CertificateVerificationError
 		op    *net.OpError
 	)
+	given := p.cfg.CallTLS != nil
 	switch {
 	case errors.Is(err, ErrOtherToken):
 		return err
+	case given && errors.As(err, &plain):
+		return fmt.Errorf("%w (%w)", errPlain, err)
+	case given && errors.Is(err, errPlain):
+		return err
 	case errors.Is(err, errPlain), errors.As(err, &plain), errors.As(err, &cert),
 		errors.As(err, &op) && op.Op == "remote error": // an alert from the other side; crypto/tls has no type for it but with QUIC
-		if p.cfg.CallTLS != nil {
+		if given {
 			return fmt.Errorf("%w: %w", ErrCertificate, err)
 		}
 		return fmt.Errorf("%w: %w", ErrOtherToken, err)

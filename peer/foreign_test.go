@@ -104,6 +104,9 @@ func TestStrangersAreCounted(t *testing.T) {
 				if n := h.Stats().Foreign; n[s.why] != 1 {
 					t.Errorf("counted as %v, want one as %s", n, Reasons[s.why])
 				}
+				if name == "certificates" && h.log.lines("token") > 0 {
+					t.Errorf("where there is no token, the log talks of one:\n%s", h.log)
+				}
 			})
 		}
 	}
