@@ -81,6 +81,25 @@ func TestRefusals(t *testing.T) {
 		{name: "election faster than heartbeats allow", prepare: with("--heartbeat-interval=1000", "--election-timeout=1500"), says: []string{"election-timeout", "heartbeat-interval"}},
 		{name: "name not in the cluster", prepare: with("--name=other"), says: []string{"other"}},
 		{name: "client port in use", prepare: with("--listen-client-urls=http://127.0.0.1:" + port), says: []string{port, "in use"}},
+		{name: "TLS without a certificate", prepare: with("--listen-client-urls=https://127.0.0.1:0"), says: []string{"--cert-file", "--key-file", "--auto-tls"}},
+		{name: "metrics with TLS without a certificate", prepare: with("--listen-metrics-urls=https://127.0.0.1:0"), says: []string{"--cert-file", "--key-file"}},
+		{name: "certificate without a key", prepare: with("--cert-file=x"), says: []string{"--cert-file", "--key-file"}},
+		{name: "certificate that is not there", prepare: with("--listen-client-urls=https://127.0.0.1:0", "--cert-file=none", "--key-file=none"), says: []string{"none", "no such file"}},
+		{name: "automatic TLS without a token", prepare: with("--listen-client-urls=https://127.0.0.1:0", "--auto-tls"), says: []string{"--auto-tls", "--token-file"}},
+		{name: "automatic TLS of members without a token", prepare: with("--peer-auto-tls"), says: []string{"--peer-auto-tls", "--token-file"}},
+		{name: "members with TLS and no certificates", prepare: with("--listen-peer-urls=https://127.0.0.1:0"), says: []string{"--token-file", "--peer-cert-file"}},
+		{name: "not a TLS version", prepare: with("--tls-min-version=TLS1.1"), says: []string{"TLS1.1", "TLS1.2", "tls-min-version"}},
+		{name: "TLS versions the wrong way round", prepare: with("--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"), says: []string{"TLS1.3", "TLS1.2"}},
+		{name: "not a cipher suite", prepare: with("--cipher-suites=ROT13"), says: []string{"ROT13", "cipher-suites"}},
+		{name: "socket file in use", prepare: func(t *testing.T, dir string) []string {
+			file := filepath.Join(t.TempDir(), "s")
+			l, err := net.Listen("unix", file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			return usual(t, dir, "--listen-client-urls=unix://"+file)
+		}, says: []string{"in use"}},
 		{name: "config file that is not there", prepare: with("--config-file=no/such/file"), says: []string{"no/such/file"}},
 		{name: "config file that is not YAML", prepare: func(t *testing.T, dir string) []string {
 			write(t, filepath.Join(dir, "conf"), "name: [")
