@@ -101,6 +101,41 @@ func TestMembersWithGivenCertificates(t *testing.T) {
 	}
 }
 
+// Survivors of a lost quorum are asked with the certificates, too.
+func TestRecoveryWithGivenCertificates(t *testing.T) {
+	ca := certtest.NewCA(t, "ours")
+	cfgs := givenTLS(t, ca, func(*Config) {})
+	members := startAll(t, cfgs)
+	members[0].put("k", "v")
+	members[0].stop()
+	members[2].stop()
+	survey := func(set func(*Config)) (*Survey, error) {
+		cfg := DefaultConfig()
+		cfg.DataDir = cfgs[0].DataDir
+		set(&cfg)
+		r, err := OpenRecovery(cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = r.Close() }()
+		return r.Survey(t.Context())
+	}
+	if _, err := survey(func(*Config) {}); err == nil || !strings.Contains(err.Error(), "--peer-cert-file") {
+		t.Errorf("without certificates: %v, want that they are needed", err)
+	}
+	found, err := survey(func(c *Config) { c.PeerTLS = cfgs[0].PeerTLS })
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := map[string]bool{}
+	for _, m := range found.Members {
+		answers[m.Name] = m.Answers
+	}
+	if len(answers) != 3 || !answers["m1"] || !answers["m2"] || answers["m3"] {
+		t.Errorf("who answers: %v, want m1, here, and m2", answers)
+	}
+}
+
 // A member of another authority is not let in, and both sides say why.
 func TestMemberOfAnotherAuthority(t *testing.T) {
 	ca, foreign := certtest.NewCA(t, "ours"), certtest.NewCA(t, "foreign")
