@@ -224,6 +224,27 @@ func TestClientCertificates(t *testing.T) {
 	}
 }
 
+// A member that makes its client URLs of the address that gossip finds tells
+// clients to come with TLS, if they must.
+func TestFoundClientURLs(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.Token, cfg.GossipAddress, cfg.AutoTLS = oneToken, strings.TrimPrefix(freeURL(t), "http://"), true
+	cfg.ListenPeerURLs = []string{secure(cfg.ListenPeerURLs[0])}
+	cfg.AdvertisePeerURLs = cfg.ListenPeerURLs
+	local := cfg.ListenClientURLs[0]
+	cfg.ListenClientURLs = []string{local, strings.Replace(secure(freeURL(t)), "127.0.0.1", "0.0.0.0", 1)}
+	cfg.AdvertiseClientURLs = DefaultConfig().AdvertiseClientURLs
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, cfg)
+	list, err := pb.NewClusterClient(m.conn).MemberList(t.Context(), &pb.MemberListRequest{})
+	want := strings.Replace(cfg.ListenClientURLs[1], "0.0.0.0", "127.0.0.1", 1)
+	if err != nil || len(list.Members) != 1 || !slices.Equal(list.Members[0].ClientURLs, []string{want}) {
+		t.Errorf("MemberList: %v, %v; want client URL %s", list, err, want)
+	}
+}
+
 // authorityOf is the certificate of the cluster's authority.
 func authorityOf(t *testing.T, token trust.Token) []byte {
 	t.Helper()
