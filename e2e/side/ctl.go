@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,6 +24,7 @@ type Ctl struct {
 	T      testing.TB
 	Binary proc.Kind // etcd's own, or limpet, which has it built in
 	Args   []string  // in neutral names
+	Input  string    // what it reads
 	Adds   int       // the number of the member that is added; 0: none
 }
 
@@ -33,7 +37,8 @@ func (c Ctl) Run(ctx context.Context, t *Target) Answer {
 	for _, arg := range c.Args {
 		args = append(args, t.Names.RealText(arg))
 	}
-	result := proc.Command{Path: proc.Binary(c.T, c.Binary), Args: args}.Run(c.T)
+	input := func(cmd *exec.Cmd) { cmd.Stdin = strings.NewReader(c.Input) }
+	result := proc.Command{Path: proc.Binary(c.T, c.Binary), Args: args, Setup: input}.Run(c.T)
 	var a Answer
 	if c.Adds != 0 {
 		if err := learnMember(ctx, t, c.Adds); err != nil {
@@ -108,6 +113,9 @@ func sortedJSON(text string) (string, error) {
 	var v any
 	if err := decoder.Decode(&v); err != nil {
 		return "", err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return "", errors.New("more than one JSON value") // as it also is when a line begins with a number
 	}
 	sorted, err := json.Marshal(sortLists(v))
 	return string(sorted), err
