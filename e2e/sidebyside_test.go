@@ -55,8 +55,6 @@ func TestAuthSideBySide(t *testing.T) {
 func secretFile(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(path, []byte("a secret that both sides know"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, path, []byte("a secret that both sides know"))
 	return path
 }

@@ -57,7 +57,9 @@ func lasting(g *Generator) []Step {
 		Call{Method: "/etcdserverpb.Maintenance/Alarm", Request: &pb.AlarmRequest{}},
 		Call{Method: "/etcdserverpb.Maintenance/Status", Request: &pb.StatusRequest{}},
 		Call{Method: "/etcdserverpb.Cluster/MemberList", Request: &pb.MemberListRequest{Linearizable: true}},
-		Call{Method: "/etcdserverpb.KV/Compact", Request: &pb.CompactionRequest{Revision: g.compacted}},
+	}
+	if g.compacted > 0 { // else it would be carried out
+		steps = append(steps, Call{Method: "/etcdserverpb.KV/Compact", Request: &pb.CompactionRequest{Revision: g.compacted}})
 	}
 	for _, id := range g.leases.live {
 		steps = append(steps, Call{Method: "/etcdserverpb.Lease/LeaseTimeToLive", Request: &pb.LeaseTimeToLiveRequest{ID: id, Keys: true}})
