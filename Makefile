@@ -6,6 +6,8 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 CACHE   := $(CURDIR)/.cache
 TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 
+FUZZTIME ?= 30s
+
 export CGO_ENABLED ?= 0
 
 .PHONY: run build test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
@@ -47,13 +49,14 @@ demo-cluster: build ## three boards in namespaces become a cluster, lose the lea
 bench: ## limpet beside etcd and kine; writes bench/RESULTS.md
 	cd bench && $(GO) run . -write
 
-fuzz: ## every fuzz target for a while
-	$(GO) test -run '^$$' -fuzz FuzzDecodeEntry -fuzztime 30s -fuzzminimizetime 10x ./raftfsm
-	$(GO) test -run '^$$' -fuzz FuzzInfo -fuzztime 30s -fuzzminimizetime 10x ./discovery
-	$(GO) test -run '^$$' -fuzz FuzzPacket -fuzztime 30s -fuzzminimizetime 10x ./discovery
-	$(GO) test -run '^$$' -fuzz FuzzParseName -fuzztime 30s -fuzzminimizetime 10x ./discovery
-	$(GO) test -run '^$$' -fuzz FuzzReadHello -fuzztime 30s -fuzzminimizetime 10x ./peer
-	$(GO) test -run '^$$' -fuzz FuzzReadAnswer -fuzztime 30s -fuzzminimizetime 10x ./peer
+fuzz: ## every fuzz target for FUZZTIME, one after the other
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		list=$$($(GO) test -list '^Fuzz' $$pkg); \
+		for target in $$(echo "$$list" | grep '^Fuzz'); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
+		done; \
+	done
 
 clean:
 	rm -rf limpet $(CACHE)

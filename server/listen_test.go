@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"limpet/api/ops"
 )
@@ -277,4 +279,81 @@ func TestListenAllClosesOnError(t *testing.T) {
 		t.Fatalf("the first port after the error: %v", err)
 	}
 	closeAll(again)
+}
+
+// told is a connection from somebody who has said all, in pieces of some bytes.
+type told struct {
+	net.Conn
+	left  []byte
+	piece int
+	shut  bool
+}
+
+func (c *told) Read(b []byte) (int, error) {
+	if len(c.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, c.left[:min(c.piece, len(c.left))])
+	c.left = c.left[n:]
+	return n, nil
+}
+func (c *told) Close() error                { c.shut = true; return nil }
+func (c *told) SetDeadline(time.Time) error { return nil }
+
+// FuzzSplitter: only what begins with the whole preface of HTTP/2 goes to gRPC,
+// what may still become it goes nowhere, and no byte is lost, however they come.
+func FuzzSplitter(f *testing.F) {
+	for _, hello := range []string{"", "P", "PRI * HTTP/2.", http2Hello, "PRI * HTTP/2.1\r\n", "GET / HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x00\x01", "PRIPRI * HTTP/2.0"} {
+		for _, piece := range []byte{0, 3, 255} {
+			f.Add([]byte(hello), piece)
+		}
+	}
+	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	traffic := new(ops.Traffic)
+	split := newSplitter(ls, splitterConfig{traffic: traffic})
+	f.Cleanup(split.close)
+	f.Fuzz(func(t *testing.T, data []byte, piece byte) {
+		c := &told{left: data, piece: int(piece) + 1}
+		before := traffic.Received.Load()
+		sorted := make(chan struct{})
+		// Owner: this test; ends when somebody takes c, or c does.
+		go func() { defer close(sorted); split.sort(c, ls[0]) }()
+		var to *branch
+		var conn net.Conn
+		select {
+		case conn = <-split.grpc.conns:
+			to = split.grpc
+		case conn = <-split.http.conns:
+			to = split.http
+		case <-sorted:
+		}
+		var want *branch
+		switch {
+		case bytes.HasPrefix(data, preface):
+			want = split.grpc
+		case !bytes.HasPrefix(preface, data):
+			want = split.http
+		}
+		if to != want || c.shut != (want == nil) {
+			t.Fatalf("%q: went the wrong way, or was closed: %v", data, c.shut)
+		}
+		if to == nil {
+			return
+		}
+		<-sorted
+		got, err := io.ReadAll(conn)
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("read %q, %v; want %q", got, err, data)
+		}
+		counted := int64(0)
+		if to == split.grpc {
+			counted = int64(len(data))
+		}
+		if n := traffic.Received.Load() - before; n != counted {
+			t.Errorf("%d bytes counted, want %d", n, counted)
+		}
+	})
 }
