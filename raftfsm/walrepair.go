@@ -27,7 +27,11 @@ type metaStore struct {
 // Load implements types.MetaStore.
 func (m *metaStore) Load(dir string) (types.PersistentState, error) {
 	state, err := m.BoltMetaDB.Load(dir)
-	if err != nil || len(state.Segments) == 0 {
+	if err != nil {
+		return state, err
+	}
+	// It is made for everybody to read, where nothing else here is.
+	if err := os.Chmod(filepath.Join(dir, metadb.FileName), 0o600); err != nil || len(state.Segments) == 0 {
 		return state, err
 	}
 	last := &state.Segments[len(state.Segments)-1]

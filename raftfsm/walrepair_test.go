@@ -260,3 +260,28 @@ func scratch(t *testing.T) string {
 	t.Cleanup(func() { until(t, dir+" to be removed", func() bool { return os.RemoveAll(dir) == nil }) })
 	return dir
 }
+
+// Whatever copies of the log's folder are made, its files are for their owner
+// alone; also those of an older limpet, which left one for everybody to read.
+func TestLogFilesAreTheOwners(t *testing.T) {
+	dir := t.TempDir()
+	for index := range uint64(2) {
+		w := openSmall(t, dir)
+		if err := w.StoreLog(entry(index + 1)); err != nil {
+			t.Fatal(err)
+		}
+		files, err := os.ReadDir(dir)
+		if err != nil || len(files) < 2 {
+			t.Fatalf("%d files: %v", len(files), err)
+		}
+		for _, f := range files {
+			info, err := f.Info()
+			if err != nil || info.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s has mode %v, %v", f.Name(), info.Mode(), err)
+			}
+		}
+		if err := errors.Join(w.Close(), os.Chmod(filepath.Join(dir, "wal-meta.db"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
