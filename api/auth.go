@@ -70,7 +70,11 @@ func (a *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 		rev, err := desk.Passwords.Check(ctx, a.s.rules(), r.Name, r.Password)
 		if errors.Is(err, auth.ErrFailed) {
 			desk.Limit.Failed(from, r.Name, time.Now())
-			a.s.log.Warn("a login failed", "user", r.Name, "remote", from)
+			name := r.Name
+			if a.s.rules().User(name) == nil {
+				name = "(nobody's name)" // a password may have been typed in its place
+			}
+			a.s.log.Warn("a login failed", "user", name, "remote", from)
 		}
 		if err != nil {
 			return nil, wireError(err)
