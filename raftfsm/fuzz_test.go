@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"limpet/auth"
 	"limpet/sqlstore"
 	"limpet/txn"
 )
@@ -37,7 +38,7 @@ func content(t *testing.T, f *fsm) string {
 	}
 	cluster, recovered := f.state.Cluster()
 	data, err := json.Marshal([]any{
-		f.store.Rev(), f.store.Floor(), f.state.Leases(), f.state.Alarms(), f.state.Members(), f.state.Removed(), cluster, recovered,
+		f.state.Rules().Records(auth.NewRules()), f.store.Rev(), f.store.Floor(), f.state.Leases(), f.state.Alarms(), f.state.Members(), f.state.Removed(), cluster, recovered,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +63,15 @@ func FuzzApply(f *testing.F) {
 		&pb.CompactionRequest{Revision: 2}, &pb.LeaseGrantRequest{}, &pb.LeaseGrantRequest{TTL: -1, ID: 1}, &pb.AlarmRequest{Action: 7, Alarm: 9},
 	) {
 		f.Add(commands(f, cmd), int64(1))
+		f.Add(commands(f, &txn.As{Caller: auth.Caller{User: "root", Revision: 1}, Command: cmd}), int64(1))
+	}
+	for _, cmds := range [][]txn.Command{
+		{&pb.AuthUserAddRequest{}, &pb.AuthUserAddRequest{Name: "u"}, &pb.AuthRoleGrantPermissionRequest{Name: "root"}, &pb.AuthUserChangePasswordRequest{Name: "root"}},
+		{&pb.AuthRoleAddRequest{Name: "r"}, &pb.AuthRoleGrantPermissionRequest{Name: "r"}, &pb.AuthRoleRevokePermissionRequest{Role: "r"}, &pb.AuthUserGrantRoleRequest{User: "root", Role: "r"}},
+		{&pb.AuthEnableRequest{}, &txn.As{Caller: auth.Caller{User: "root", Revision: 4}, Command: &txn.Login{Prefix: "p"}}, &pb.AuthDisableRequest{}, &txn.Login{}},
+		{&pb.AuthEnableRequest{}, &pb.TxnRequest{Success: []*pb.RequestOp{{}}}, &pb.AuthUserDeleteRequest{Name: "root"}, &pb.AuthRoleDeleteRequest{Role: "root"}},
+	} {
+		f.Add(commands(f, cmds...), int64(1))
 	}
 	f.Add(commands(f, allKinds()...), int64(-1))
 	for kind := byte(8); kind <= 14; kind++ { // all that are JSON
@@ -72,6 +82,7 @@ func FuzzApply(f *testing.F) {
 	before := []txn.Command{
 		&txn.Found{Cluster: 7, Members: []*txn.Member{{ID: 1, Name: "a", PeerURLs: []string{"http://a"}}, {ID: 2, Learner: true}}},
 		&pb.LeaseGrantRequest{ID: 7, TTL: 60}, &pb.PutRequest{Key: []byte("k"), Value: []byte("v"), Lease: 7}, &pb.PutRequest{Key: []byte("k"), Value: []byte("w")},
+		&pb.AuthUserAddRequest{Name: "root", HashedPassword: "aGFzaA=="}, &pb.AuthRoleAddRequest{Name: "root"}, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"},
 	}
 	f.Fuzz(func(t *testing.T, cmds []byte, clock int64) {
 		// Sealed here: no mutation would find a sum.
