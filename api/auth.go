@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -62,14 +61,10 @@ func (a *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 	if err := a.s.confirm(ctx); err != nil {
 		return nil, wireError(err)
 	}
-	desk, from := a.s.cfg.Login, host(ctx)
-	if !desk.Limit.Allowed(from, r.Name, time.Now()) {
-		return nil, rpctypes.ErrGRPCRequestTooManyRequests
-	}
+	from := host(ctx)
 	for {
-		rev, err := desk.Passwords.Check(ctx, a.s.rules(), r.Name, r.Password)
+		rev, err := a.s.cfg.Login.Passwords.Check(ctx, a.s.rules(), from, r.Name, r.Password)
 		if errors.Is(err, auth.ErrFailed) {
-			desk.Limit.Failed(from, r.Name, time.Now())
 			name := r.Name
 			if a.s.rules().User(name) == nil {
 				name = "(nobody's name)" // a password may have been typed in its place

@@ -10,6 +10,7 @@ import (
 
 	"limpet/auth"
 	"limpet/lease"
+	"limpet/login"
 	"limpet/raftfsm"
 	"limpet/sqlstore"
 	"limpet/txn"
@@ -50,6 +51,7 @@ var wireErrors = []struct{ inner, wire error }{
 	{auth.ErrNotEnabled, rpctypes.ErrGRPCAuthNotEnabled},
 	{auth.ErrOldRevision, rpctypes.ErrGRPCAuthOldRevision},
 	{auth.ErrInvalidToken, rpctypes.ErrGRPCInvalidAuthToken},
+	{login.ErrTooMany, rpctypes.ErrGRPCRequestTooManyRequests},
 	// etcd sends these two as plain errors, so they travel as Unknown.
 	{auth.ErrNoPasswordUser, status.Error(codes.Unknown, "auth: authentication failed, password was given for no password user")},
 	{auth.ErrVerifyOnly, status.Error(codes.Unknown, "auth: token signing attempted with verify-only key")},

@@ -12,7 +12,6 @@ import (
 // Desk is all that a member needs to let users in.
 type Desk struct {
 	Passwords *Passwords
-	Limit     *Limit
 	Simple    *Simple // knows no token if JWT is there
 	JWT       *JWT    // nil: tokens are simple
 	none      bool
@@ -30,7 +29,7 @@ func Open(cfg Config, wait func(ctx context.Context, index uint64) error) (*Desk
 	if cfg.Cost < MinCost || cfg.Cost > MaxCost {
 		cfg.Cost = DefaultCost
 	}
-	d := &Desk{Passwords: NewPasswords(cfg.Cost), Limit: NewLimit(), Simple: NewSimple(cfg.TokenTTL, wait)}
+	d := &Desk{Passwords: NewPasswords(cfg.Cost), Simple: NewSimple(cfg.TokenTTL, wait)}
 	kind, options, _ := strings.Cut(cfg.Token, ",")
 	switch kind {
 	case "simple":

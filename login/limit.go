@@ -1,7 +1,6 @@
 package login
 
 import (
-	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -16,63 +15,54 @@ const (
 	maxRemembered = 4096
 )
 
-// Limit slows down guessing. It counts failures by where they come from, so that
-// nobody can lock out a user from elsewhere. All methods may be called
-// concurrently.
-type Limit struct {
-	// mu guards failed.
-	mu     sync.Mutex
-	failed map[string]*rate.Limiter
-}
+// limit slows down guessing. It counts failures by where they come from, so that
+// nobody can lock out a user from elsewhere. It belongs to whoever has the turn.
+type limit struct{ buckets map[string]*rate.Limiter }
 
-// NewLimit returns one that has seen no failure.
-func NewLimit() *Limit { return &Limit{failed: make(map[string]*rate.Limiter)} }
+func newLimit() *limit { return &limit{make(map[string]*rate.Limiter)} }
 
-// Allowed reports whether somebody at host may try to be user now.
-func (l *Limit) Allowed(host, user string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for key := range buckets(host, user) {
-		if b := l.failed[key]; b != nil && b.TokensAt(now) < 1 {
+// allowed reports whether somebody at host may try to be user now.
+func (l *limit) allowed(host, user string, now time.Time) bool {
+	for key := range keys(host, user) {
+		if b := l.buckets[key]; b != nil && b.TokensAt(now) < 1 {
 			return false
 		}
 	}
 	return true
 }
 
-// Failed notes that somebody at host was not user.
-func (l *Limit) Failed(host, user string, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forgetLocked(now)
-	for key, factor := range buckets(host, user) {
-		b := l.failed[key]
+// failed notes that somebody at host was not user.
+func (l *limit) failed(host, user string, now time.Time) {
+	l.forget(now)
+	for key, factor := range keys(host, user) {
+		b := l.buckets[key]
 		if b == nil {
 			b = rate.NewLimiter(rate.Limit(triesASecond*factor), int(triesAtOnce*factor))
-			l.failed[key] = b
+			l.buckets[key] = b
 		}
 		b.AllowN(now, 1)
 	}
 }
 
-func buckets(host, user string) map[string]float64 {
+func keys(host, user string) map[string]float64 {
 	return map[string]float64{host + "\x00" + user: 1, host: hostFactor}
 }
 
-// forgetLocked makes room: first what has been quiet for long, then anything.
-func (l *Limit) forgetLocked(now time.Time) {
-	if len(l.failed) < maxRemembered {
+// forget makes room for a while: first what has been quiet for long goes, then
+// anything.
+func (l *limit) forget(now time.Time) {
+	if len(l.buckets) < maxRemembered {
 		return
 	}
-	for key, b := range l.failed {
+	for key, b := range l.buckets {
 		if b.TokensAt(now) >= float64(b.Burst()) {
-			delete(l.failed, key)
+			delete(l.buckets, key)
 		}
 	}
-	for key := range l.failed {
-		if len(l.failed) < maxRemembered {
+	for key := range l.buckets {
+		if len(l.buckets) <= maxRemembered/2 {
 			return
 		}
-		delete(l.failed, key)
+		delete(l.buckets, key)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,19 +145,39 @@ func TestPasswords(t *testing.T) {
 		{auth.Root, "right", nil}, {auth.Root, "wrong", auth.ErrFailed}, {auth.Root, "", auth.ErrFailed}, {"none", "right", auth.ErrFailed},
 		{"cert", "", auth.ErrNoPasswordUser}, {"empty", "", auth.ErrFailed}, {"", "", auth.ErrFailed},
 	} {
-		rev, err := p.Check(t.Context(), r, tc.user, tc.password)
+		rev, err := p.Check(t.Context(), r, "h", tc.user, tc.password)
 		if !errors.Is(err, tc.want) || err == nil && rev != r.Revision() {
 			t.Errorf("%q with %q: %d, %v; want %v", tc.user, tc.password, rev, err, tc.want)
 		}
 	}
-	if _, err := p.Check(t.Context(), rules(t), auth.Root, "right"); !errors.Is(err, auth.ErrNotEnabled) {
+	if _, err := p.Check(t.Context(), rules(t), "h", auth.Root, "right"); !errors.Is(err, auth.ErrNotEnabled) {
 		t.Errorf("while nothing is checked: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	p.turn <- struct{}{} // somebody else's turn
-	if _, err := p.Check(ended, r, auth.Root, "right"); !errors.Is(err, context.Canceled) {
+	if _, err := p.Check(ended, r, "h", auth.Root, "right"); !errors.Is(err, context.Canceled) {
 		t.Errorf("whoever gave up waiting got %v", err)
+	}
+	<-p.turn
+	// However many guess at once, one host gets no more than its tries.
+	var guesses, refused atomic.Int64
+	var wg sync.WaitGroup
+	for range 2 * triesAtOnce {
+		wg.Go(func() {
+			if _, err := p.Check(t.Context(), r, "guesser", auth.Root, "wrong"); errors.Is(err, ErrTooMany) {
+				refused.Add(1)
+			} else if errors.Is(err, auth.ErrFailed) {
+				guesses.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if refused.Load() == 0 || guesses.Load()+refused.Load() != 2*triesAtOnce {
+		t.Errorf("%d guesses at once, %d refused", guesses.Load(), refused.Load())
+	}
+	if _, err := p.Check(t.Context(), r, "h", auth.Root, "right"); err != nil {
+		t.Errorf("root from elsewhere: %v", err)
 	}
 	if err := TooLong(strings.Repeat("x", 72)); err != nil {
 		t.Error(err)
@@ -166,32 +188,32 @@ func TestPasswords(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	l, now := NewLimit(), time.Unix(1000, 0)
+	l, now := newLimit(), time.Unix(1000, 0)
 	for i := range triesAtOnce {
-		if !l.Allowed("h", "ann", now) {
+		if !l.allowed("h", "ann", now) {
 			t.Fatalf("refused after %d failures", i)
 		}
-		l.Failed("h", "ann", now)
+		l.failed("h", "ann", now)
 	}
-	if l.Allowed("h", "ann", now) {
+	if l.allowed("h", "ann", now) {
 		t.Error("allowed after too many failures")
 	}
-	if !l.Allowed("other", "ann", now) || !l.Allowed("h", "bob", now) {
+	if !l.allowed("other", "ann", now) || !l.allowed("h", "bob", now) {
 		t.Error("somebody else pays for it")
 	}
-	if !l.Allowed("h", "ann", now.Add(2*time.Second)) {
+	if !l.allowed("h", "ann", now.Add(2*time.Second)) {
 		t.Error("refused after a rest")
 	}
 	for i := range triesAtOnce * hostFactor {
-		l.Failed("h", string(rune('A'+i)), now)
+		l.failed("h", string(rune('A'+i)), now)
 	}
-	if l.Allowed("h", "fresh", now) || !l.Allowed("other", "fresh", now) {
+	if l.allowed("h", "fresh", now) || !l.allowed("other", "fresh", now) {
 		t.Error("a host may try any number of users, or all hosts pay for one")
 	}
 	for i := range 2 * maxRemembered {
-		l.Failed("many", string(rune(i+0x1000)), now)
+		l.failed("many", string(rune(i+0x1000)), now)
 	}
-	if n := len(l.failed); n > maxRemembered+2 {
+	if n := len(l.buckets); n > maxRemembered+2 {
 		t.Errorf("%d failures are remembered", n)
 	}
 }

@@ -3,7 +3,9 @@ package login
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -20,19 +22,23 @@ const (
 // maxPassword is what bcrypt looks at, in bytes.
 const maxPassword = 72
 
+// ErrTooMany: too many logins have failed, from where this one comes.
+var ErrTooMany = errors.New("login: too many failed logins")
+
 // Passwords makes and compares hashes, one at a time: on a small board each takes
 // a good part of a second of one core, which others need, too. All methods may be
 // called concurrently.
 type Passwords struct {
-	cost int
-	turn chan struct{}
+	cost  int
+	turn  chan struct{}
+	limit *limit
 	// decoy has a hash for users that do not exist.
 	decoy func() []byte
 }
 
 // NewPasswords returns one that hashes at a cost from MinCost to MaxCost.
 func NewPasswords(cost int) *Passwords {
-	return &Passwords{cost: cost, turn: make(chan struct{}, 1), decoy: sync.OnceValue(func() []byte {
+	return &Passwords{cost: cost, turn: make(chan struct{}, 1), limit: newLimit(), decoy: sync.OnceValue(func() []byte {
 		hash, _ := bcrypt.GenerateFromPassword([]byte(NewPrefix()), cost) // the cost was checked
 		return hash
 	})}
@@ -58,9 +64,10 @@ func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
 }
 
 // Check returns the rules' revision under which name has this password;
-// auth.ErrFailed if not, auth.ErrNoPasswordUser if the user has none. It takes as
-// long for a user that does not exist.
-func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, name, password string) (revision uint64, err error) {
+// auth.ErrFailed if not, auth.ErrNoPasswordUser if the user has none, and
+// ErrTooMany if host has failed too often. It takes as long for a user that does
+// not exist.
+func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, host, name, password string) (revision uint64, err error) {
 	u := rules.User(name)
 	switch {
 	case !rules.Enabled():
@@ -72,11 +79,16 @@ func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, name, password
 		return 0, err
 	}
 	defer p.done()
+	// Asked in turn, as many may be guessing at once.
+	if !p.limit.allowed(host, name, time.Now()) {
+		return 0, ErrTooMany
+	}
 	hash := p.decoy()
 	if u != nil {
 		hash = u.Hash
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || u == nil {
+		p.limit.failed(host, name, time.Now())
 		return 0, auth.ErrFailed
 	}
 	return rules.Revision(), nil
