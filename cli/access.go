@@ -140,14 +140,6 @@ func (a *access) client(endpoints ...string) (*clientv3.Client, error) {
 	})
 }
 
-// remedied adds what to do to an error that says that nobody was known to ask.
-func remedied(err error) error {
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrUserEmpty) {
-		return fmt.Errorf("%w: authentication is enabled; give --user USER:PASSWORD, or set LIMPET_USER", err)
-	}
-	return err
-}
-
 // authorize logs the user in at an endpoint, for a request over HTTP.
 func (a *access) authorize(ctx context.Context, endpoint string, r *http.Request) error {
 	if a.user == "" {
@@ -188,4 +180,37 @@ func (a *access) request(ctx context.Context, endpoint, path string) (*http.Clie
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(target, "/")+path, nil)
 	return &http.Client{Transport: transport}, req, err
+}
+
+// whyPatience bounds the question why a member did not answer.
+const whyPatience = time.Second
+
+// explain adds what to do about an error, if that is known. Why an endpoint did
+// not answer in time HTTP can tell: etcd's client tries on until the end, and
+// keeps the reason to itself.
+func (a *access) explain(endpoint string, err error) error {
+	if errors.Is(rpctypes.Error(err), rpctypes.ErrUserEmpty) {
+		return fmt.Errorf("%w: authentication is enabled; give --user USER:PASSWORD, or set LIMPET_USER", err)
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), whyPatience)
+	defer cancel()
+	_, why := reportAt(ctx, a, endpoint)
+	if why == nil || ctx.Err() != nil {
+		return err
+	}
+	var (
+		get    *url.Error
+		verify *tls.CertificateVerificationError
+		op     *net.OpError
+	)
+	if errors.As(why, &get) {
+		why = get.Err // without the path
+	}
+	if errors.As(why, &verify) || errors.As(why, &op) && op.Op == "remote error" {
+		return fmt.Errorf("%w; give --cacert, --cert and --key, or a member's --data-dir", why)
+	}
+	return why
 }

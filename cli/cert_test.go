@@ -198,9 +198,24 @@ func TestAccess(t *testing.T) {
 			t.Errorf("limpet member list with %s: %v\n%s", c.name, err, out)
 		}
 	}
-	for _, flags := range [][]string{nil, {"--cacert", ca}, {"--data-dir", dir, "--endpoints", "https://" + gone}} {
-		if out, err := limpet(append([]string{"status", "--timeout=500ms", "--endpoints", "https://" + at}, flags...)...); err == nil {
-			t.Errorf("limpet status with %v:\n%s", flags, out)
+	// Whoever is not let in learns why.
+	const remedy = "; give --cacert, --cert and --key, or a member's --data-dir"
+	for _, c := range []struct {
+		endpoint string
+		flags    []string
+		want     string
+	}{
+		{"https://" + at, nil, "certificate signed by unknown authority" + remedy},
+		{"https://" + at, []string{"--cacert", ca}, "certificate required" + remedy},
+		{"http://" + at, nil, "EOF"},
+		{"https://" + gone, []string{"--data-dir", dir}, "connection refused"},
+	} {
+		flags := append([]string{"--timeout=500ms", "--endpoints", c.endpoint}, c.flags...)
+		if out, err := limpet(append([]string{"status"}, flags...)...); err == nil || !strings.Contains(out, c.want) {
+			t.Errorf("limpet status %v: %v, want %q in\n%s", flags, err, c.want, out)
+		}
+		if out, err := limpet(append([]string{"member", "list"}, flags...)...); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("limpet member list %v: %v, want %q; %s", flags, err, c.want, out)
 		}
 	}
 	for _, c := range []struct{ args, want string }{

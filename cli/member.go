@@ -57,7 +57,7 @@ func memberAction(name, args, usage string, do func(context.Context, *cli.Contex
 				return err
 			}
 			defer func() { _ = client.Close() }()
-			return remedied(do(ctx, c, client))
+			return a.explain(a.endpoints[0], do(ctx, c, client))
 		},
 	}
 }

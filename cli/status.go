@@ -63,7 +63,7 @@ func askAll(ctx context.Context, a *access) (rows []memberStatus, failed int) {
 		row, err := ask(ctx, a, ep)
 		if err != nil {
 			failed++
-			row = memberStatus{Endpoint: ep, Error: remedied(err).Error()}
+			row = memberStatus{Endpoint: ep, Error: err.Error()}
 		}
 		rows = append(rows, row)
 	}
@@ -81,7 +81,7 @@ func ask(ctx context.Context, a *access, endpoint string) (memberStatus, error) 
 	began := time.Now()
 	st, err := client.Status(ctx, endpoint)
 	if err != nil {
-		return memberStatus{}, err
+		return memberStatus{}, a.explain(endpoint, err)
 	}
 	took := time.Since(began)
 	row := memberStatus{
