@@ -42,7 +42,7 @@ func certCommand() *cli.Command {
 				},
 			},
 			issueCommand("client", "write a certificate for a client, and its key; with users, NAME is the user", trust.Token.IssueClient),
-			issueCommand("server", "write a certificate for a server, and its key", func(t trust.Token, cn string, names []string) ([]byte, []byte, error) {
+			issueCommand("server", "write a certificate for a server that clients find as NAME and as each --san, and its key", func(t trust.Token, cn string, names []string) ([]byte, []byte, error) {
 				return t.IssueServer(cn, append(names, cn))
 			}),
 		},
