@@ -253,6 +253,9 @@ func (c *Config) checkWaysIn() error {
 	case c.Discover && !c.secured():
 		return errors.New("--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one")
 	case !c.secured():
+		if c.GossipAddress != "" && !onThisMachine(c.GossipAddress) {
+			return fmt.Errorf("--gossip-address %s needs the cluster's token: give --token-file, or LIMPET_TOKEN; without one gossip stays on this machine", c.GossipAddress)
+		}
 		for _, a := range c.Join {
 			if !onThisMachine(a) {
 				return fmt.Errorf("--join %s needs the cluster's token: give --token-file, or LIMPET_TOKEN (sudo drops variables); without one members meet on their own machine only", a)

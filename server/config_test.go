@@ -211,6 +211,12 @@ func TestValidate(t *testing.T) {
 			"join there without a token", func(c *Config) { c.Join = []string{"127.0.0.2", "10.0.0.1:2382"} },
 			"--join 10.0.0.1:2382 needs the cluster's token: give --token-file, or LIMPET_TOKEN (sudo drops variables); without one members meet on their own machine only",
 		},
+		{"gossip here", func(c *Config) { c.GossipAddress, c.BootstrapExpect = "127.0.0.2:2382", 3 }, ok},
+		{"gossip there with a token", func(c *Config) { c.GossipAddress, c.Token = "0.0.0.0", "t" }, ok},
+		{
+			"gossip there without a token", func(c *Config) { c.GossipAddress, c.BootstrapExpect = "0.0.0.0:2382", 3 },
+			"--gossip-address 0.0.0.0:2382 needs the cluster's token: give --token-file, or LIMPET_TOKEN; without one gossip stays on this machine",
+		},
 		{"expect with a hint", func(c *Config) { c.BootstrapExpect, c.Join, c.Token = 3, []string{"a"}, "t" }, ok},
 		{"expect none", func(c *Config) { c.BootstrapExpect = -1 }, "--bootstrap-expect is -1, want a number of members up to 9"},
 		{
