@@ -46,8 +46,8 @@ func forms(secret string) []string {
 }
 
 // A session with a token, users, passwords and logins, good and bad, leaves none of them in the log,
-// in what the member tells over HTTP, in an error, in the list of processes, or in a file that
-// others may read.
+// in what the member tells over HTTP, in an error, in the list of processes, in a file that others
+// may read, in the database, or in the raft log.
 func TestSecretsStaySecret(t *testing.T) {
 	needsLimpet(t)
 	for _, way := range []string{"a flag", "a variable", "a file", "a file that a variable names"} {
@@ -90,6 +90,8 @@ func keepSecrets(t *testing.T, way, logins string) {
 	s := proc.Start(t, subject(), proc.Flags(flags...), proc.Env(vars...))
 	found := session(t, s, hidden)
 	for _, args := range [][]string{
+		{"token", "rotate", "--data-dir=" + s.DataDir},
+		{"token", "rotate", "--finish", "--data-dir=" + s.DataDir},
 		{"server", "--data-dir=" + s.DataDir, "--token-file=" + private("other", hidden["another member's token"])}, // in use
 		{"server", "--data-dir=" + folder + "/x", "--token-file=" + private("short", token[:30])},
 		{"server", "--data-dir=" + folder + "/x", "--token-file=" + private("no-hex", hidden["root's password"])},
@@ -98,10 +100,22 @@ func keepSecrets(t *testing.T, way, logins string) {
 		r := proc.Command{Path: proc.Binary(t, proc.Limpet), Args: args}.Run(t)
 		found["what limpet "+args[0]+" says"] += r.Stdout + r.Stderr
 	}
+	shown := proc.Command{Path: proc.Binary(t, proc.Limpet), Args: []string{"token", "show", "--data-dir=" + s.DataDir}}.Run(t)
+	if hidden["the token that took its place"] = strings.TrimSpace(shown.Stdout); len(hidden["the token that took its place"]) < 32 || strings.EqualFold(shown.Stdout, token+"\n") {
+		t.Fatalf("no other token is there: %+v", shown)
+	}
 	if exit := s.Terminate(patience); exit.Code != 0 {
 		t.Errorf("the member ended with %+v", exit)
 	}
 	found["the log"] = s.Log.Text()
+	nowhere(t, found, hidden)
+	delete(hidden, "a hash given for a password") // the database keeps those
+	nowhere(t, onlyOwners(t, s.DataDir), hidden)
+}
+
+// nowhere wants none of the secrets in what was found.
+func nowhere(t *testing.T, found, hidden map[string]string) {
+	t.Helper()
 	for where, text := range found {
 		if text == "" {
 			t.Errorf("nothing was found in %s", where)
@@ -115,7 +129,6 @@ func keepSecrets(t *testing.T, way, logins string) {
 			}
 		}
 	}
-	onlyOwners(t, s.DataDir)
 }
 
 // session does what has to do with secrets, adds those that come of it to hidden, and returns what
@@ -202,10 +215,11 @@ func look(t *testing.T, s *proc.Server, login, complaints string) map[string]str
 	return found
 }
 
-// onlyOwners wants everything of a data directory to be for its owner alone, whatever the umask.
-func onlyOwners(t *testing.T, dir string) {
+// onlyOwners wants everything of a data directory to be for its owner alone, whatever the umask,
+// and returns what is in the files, but for the one that is there for the token.
+func onlyOwners(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	n := 0
+	found := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -214,12 +228,18 @@ func onlyOwners(t *testing.T, dir string) {
 		if err != nil {
 			return err
 		}
-		if n++; info.Mode().Perm()&0o077 != 0 {
+		if info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v: others may look into it", path, info.Mode())
 		}
-		return nil
+		if !info.Mode().IsRegular() || d.Name() == "token" || info.Size() == 0 {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		found[path] = string(text)
+		return err
 	})
-	if err != nil || n < 5 {
-		t.Errorf("looked at %d files: %v", n, err)
+	if err != nil || len(found) < 4 {
+		t.Errorf("%d files: %v", len(found), err)
 	}
+	return found
 }
