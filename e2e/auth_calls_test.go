@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -161,6 +162,7 @@ func formCalls() []side.Step {
 	steps := []side.Step{
 		put("", ""), get(""), remove("", ""), txn(&pb.TxnRequest{Compare: []*pb.Compare{{}}}), txn(&pb.TxnRequest{Success: []*pb.RequestOp{{}}}),
 		txn(&pb.TxnRequest{Success: []*pb.RequestOp{putOp("a/1", "x"), putOp("a/1", "y")}}), list(&pb.RangeRequest{Key: []byte("x"), SortOrder: 9}),
+		put("a/1", strings.Repeat("x", 1600<<10)), put("secret", strings.Repeat("x", 1600<<10)),
 		side.Stream{Request: &pb.RangeRequest{}}, side.Stream{Request: &pb.RangeRequest{Key: []byte("x"), SortOrder: 1}},
 	}
 	for _, p := range []*pb.PutRequest{{Key: []byte("x"), Value: []byte("y"), IgnoreValue: true}, {Key: []byte("x"), Lease: 1, IgnoreLease: true}} {

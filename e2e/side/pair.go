@@ -39,6 +39,13 @@ func (p *Pair) On(t testing.TB) *Pair {
 	return &q
 }
 
+// Over gives the same servers over other connections.
+func (p *Pair) Over(over func(*Target) *Target) *Pair {
+	q := *p
+	q.Reference, q.Subject = over(p.Reference), over(p.Subject)
+	return &q
+}
+
 // Do runs a step on both sides and gives the reference's answer; the test notes any difference.
 func (p *Pair) Do(step Step) Answer {
 	p.t.Helper()

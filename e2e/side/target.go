@@ -10,6 +10,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"limpet/e2e/proc"
@@ -44,20 +45,13 @@ func NewTarget(t testing.TB, label string, server *proc.Server) *Target {
 // a user may ask for them once auth is on.
 func (t *Target) Connect(tb testing.TB) {
 	tb.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+t.Server.Client,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.WaitForReady(true)),
-		grpc.WithDisableRetry())
-	if err != nil {
-		tb.Fatalf("connect to %s: %v", t.Label, err)
-	}
-	t.Conn = conn
+	t.dial(tb, t.Server.Client, insecure.NewCredentials())
 	if t.known {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stepDeadline)
 	defer cancel()
-	status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+	status, err := pb.NewMaintenanceClient(t.Conn).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		tb.Fatalf("first Status of %s: %v", t.Label, err)
 	}
@@ -109,4 +103,25 @@ func (t *Target) dropStream(handle int) {
 	if s != nil {
 		s.close()
 	}
+}
+
+// Over is the same server over another connection, whose streams are its own.
+func (t *Target) Over(tb testing.TB, address string, secrets credentials.TransportCredentials) *Target {
+	tb.Helper()
+	over := &Target{Label: t.Label, Server: t.Server, Names: t.Names, known: true, number: t.number, streams: map[int]*watchStream{}}
+	over.dial(tb, address, secrets)
+	tb.Cleanup(over.Disconnect)
+	return over
+}
+
+func (t *Target) dial(tb testing.TB, address string, secrets credentials.TransportCredentials) {
+	tb.Helper()
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(secrets),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.WaitForReady(true)),
+		grpc.WithDisableRetry())
+	if err != nil {
+		tb.Fatalf("connect to %s: %v", t.Label, err)
+	}
+	t.Conn = conn
 }
