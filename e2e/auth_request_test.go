@@ -111,7 +111,9 @@ func onStages(t *testing.T, story func(*testing.T, *stage), flags ...string) {
 
 func newStage(t *testing.T, size int, flags ...string) *stage {
 	t.Helper()
-	return &stage{Clusters: side.NewClusters(t, subject(), size, append(flags, cheapHash)...), size: size}
+	s := &stage{Clusters: side.NewClusters(t, subject(), size, append(flags, cheapHash)...), size: size}
+	s.Settle()
+	return s
 }
 
 // on gives the same stage for a subtest.

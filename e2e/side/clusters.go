@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"limpet/e2e/proc"
 )
 
@@ -81,6 +83,21 @@ func (c *Clusters) Await(n int) {
 	c.t.Helper()
 	for _, side := range c.Sides() {
 		side.Await(n)
+	}
+}
+
+// storageVersion is what etcd's members say once they have settled.
+const storageVersion = "3.7.0"
+
+// Settle waits for every member to say which version its storage has. The followers among etcd's learn
+// that some seconds after the start, each for itself.
+func (c *Clusters) Settle() {
+	c.t.Helper()
+	status := Call{Method: "/etcdserverpb.Maintenance/Status", Request: &pb.StatusRequest{}}
+	for n := range c.Reference.members {
+		c.At(n).Await(status, func(a Answer) bool {
+			return len(a.Messages) == 1 && a.Messages[0].(*pb.StatusResponse).StorageVersion == storageVersion
+		})
 	}
 }
 

@@ -46,6 +46,7 @@ func NewSession(t testing.TB, seed uint64, subject proc.Kind, options ...proc.Op
 func NewAuthSession(t testing.TB, seed uint64, subject proc.Kind, size int, flags ...string) *Session {
 	t.Helper()
 	clusters := NewClusters(t, subject, size, flags...)
+	clusters.Settle()
 	s := newSession(t, seed, NewAuthGenerator(seed), clusters.At(1))
 	s.restartAt = 300 + s.gen.rng.IntN(500)
 	if size > 1 {
