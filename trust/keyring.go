@@ -3,7 +3,6 @@ package trust
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"strings"
 	"sync"
@@ -73,15 +72,6 @@ func (k *Keyring) Fingerprints() []string {
 
 // CAs is a new pool of the authorities of all tokens: whom to accept.
 func (k *Keyring) CAs() *x509.CertPool { return k.now.Load().roots.Clone() }
-
-// CAPEM is the certificates of all authorities, that of the token in use first.
-func (k *Keyring) CAPEM() []byte {
-	var out []byte
-	for _, ca := range k.now.Load().cas {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})...)
-	}
-	return out
-}
 
 // Chain is what to send behind a certificate of the token in use, in DER, so
 // that those accept it, too, who know only another of the tokens.

@@ -86,11 +86,7 @@ func TestChainForClients(t *testing.T) {
 		between.AddCert(c)
 	}
 	for _, know := range []string{text, newer} {
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(keyring(t, know).CAPEM()) {
-			t.Fatal("no CA in the PEM")
-		}
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err != nil {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: keyring(t, know).CAs(), Intermediates: between}); err != nil {
 			t.Errorf("who knows the CA of %s: %v", know, err)
 		}
 	}
