@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -103,6 +104,53 @@ func wantRefused(t *testing.T, cfg Config) {
 	cancel()
 	if err := <-ended; err == nil {
 		t.Error("a member with a token that was dropped got in")
+	}
+}
+
+// A client that knows the CA of the old token, and shows its certificate, is
+// served until the end of a rotation, and not later; one of the new token is
+// served from the switch on.
+func TestClientsDuringARotation(t *testing.T) {
+	cfg := secureConfig(t)
+	at := secure(freeURL(t))
+	cfg.Token, cfg.AutoTLS, cfg.ClientTLS.ClientAuth = tokenA, true, true
+	cfg.ListenClientURLs = append(cfg.ListenClientURLs, at)
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, cfg)
+	asks := func(token trust.Token) error {
+		cert, key, err := token.IssueClient("c", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return askGRPC(t, at, visitor(certOf(t, authorityOf(t, token)), &pair))
+	}
+	old, admin := parseToken(t, tokenA), AdminOf(cfg.DataDir)
+	if err := asks(old); err != nil {
+		t.Errorf("before: %v", err)
+	}
+	if _, err := admin.RotateToken(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the switch", func() bool { return m.vault.ring.InUse().Fingerprint() != old.Fingerprint() })
+	fresh := m.vault.ring.InUse()
+	for _, token := range []trust.Token{old, fresh} {
+		if err := asks(token); err != nil {
+			t.Errorf("in between, with %s: %v", token.Fingerprint(), err)
+		}
+	}
+	eventually(t, "the end", func() bool { _, err := admin.FinishRotation(t.Context()); return err == nil })
+	eventually(t, "the old token to be dropped", func() bool { return len(m.vault.Fingerprints()) == 1 })
+	if err := asks(old); err == nil {
+		t.Error("afterwards a client of the old token is served")
+	}
+	if err := asks(fresh); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 
