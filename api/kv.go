@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/auth"
+	"limpet/raftfsm"
 	"limpet/sqlstore"
 	"limpet/txn"
 )
@@ -253,7 +254,7 @@ func (s *Server) mayPropose(ctx context.Context, cmd txn.Command) (auth.Caller, 
 	if err != nil || !s.rules().Enabled() || len(s.cfg.Node.Alarms()) > 0 { // alarms are told first
 		return c, err
 	}
-	if txn.Permit(s.rules(), c, cmd, s.cfg.Store) == nil {
+	if txn.Permit(s.rules(), c, cmd, s.cfg.Store) == nil || s.tooLarge(cmd) { // that is told first, too
 		return c, nil
 	}
 	// This member may not have heard of a change of the rules.
@@ -264,6 +265,12 @@ func (s *Server) mayPropose(ctx context.Context, cmd txn.Command) (auth.Caller, 
 		return c, err
 	}
 	return c, txn.Permit(s.rules(), c, cmd, s.cfg.Store)
+}
+
+// tooLarge reports whether cmd will be refused for its size.
+func (s *Server) tooLarge(cmd txn.Command) bool {
+	m, ok := cmd.(proto.Message)
+	return ok && proto.Size(m)+raftfsm.WireOverhead > s.cfg.MaxRequestBytes
 }
 
 // propose has cmd agreed on and translates the error.

@@ -23,9 +23,9 @@ const (
 	// are refused (etcd: 5000 entries between commit and apply).
 	maxQueueBytes = 64 << 20
 	maxQueueCount = 20000
-	// wireOverhead is what etcd's marshalled raft request has beside the
+	// WireOverhead is what etcd's marshalled raft request has beside the
 	// request itself; it counts against max-request-bytes.
-	wireOverhead = 18
+	WireOverhead = 18
 	// lookAfter is how long a batch may be under way before somebody asks raft
 	// what became of it. raft answers the FSM when all goes well; failures only
 	// show in the future, and are rare enough to be noticed this much later.
@@ -121,7 +121,7 @@ func (p *proposer) propose(ctx context.Context, cmd txn.Command, here bool) (any
 	if err != nil {
 		return nil, err
 	}
-	if p.maxSize > 0 && len(data)+wireOverhead > p.maxSize {
+	if p.maxSize > 0 && len(data)+WireOverhead > p.maxSize {
 		return nil, ErrTooLarge
 	}
 	pr := &proposal{cmd: cmd, here: here, kind: kind, data: data, since: time.Now(), result: make(chan result, 1)}
