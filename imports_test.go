@@ -27,7 +27,7 @@ type floor struct {
 var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
-	{"server", []string{"api/ops", "api", "cluster", "raftfsm", "watch", "txn", "login", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"server", []string{"api/ops", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -10,6 +11,7 @@ import (
 
 	"limpet/api"
 	"limpet/api/ops"
+	"limpet/auth"
 	"limpet/cluster"
 	"limpet/lease"
 	"limpet/memtune"
@@ -77,10 +79,35 @@ func (s *Server) effects(e txn.Effects) {
 	for _, id := range e.Revoked {
 		s.lessor.Revoked(id)
 	}
-	s.desk.Simple.Change(e.Tokens)
+	s.desk.Simple.Change(s.fresh(e.Tokens))
 	s.metrics.Applied(e)
 	if e.Members {
 		s.local.Wake()
+	}
+}
+
+// fresh leaves out tokens that were issued before this member had caught up: they
+// are in the log, but how long they had been good for nobody knows any more.
+func (s *Server) fresh(changes []auth.TokenChange) []auth.TokenChange {
+	if len(changes) == 0 || s.caughtUp() {
+		return changes
+	}
+	return slices.DeleteFunc(changes, func(c auth.TokenChange) bool { return c.Token != "" })
+}
+
+// caughtUp reports whether this member has applied all that was agreed on before
+// it started.
+func (s *Server) caughtUp() bool {
+	select {
+	case <-s.built: // s.node is there
+	default:
+		return false
+	}
+	select {
+	case <-s.node.Ready():
+		return true
+	default:
+		return false
 	}
 }
 
