@@ -9,10 +9,14 @@ import (
 
 // Write replaces the file at path, mode 0600: new content under another name,
 // synced, renamed over the old, the folder synced. After a crash the file is
-// the old one or the new one.
+// the old one or the new one. What is there under the other name, left by a crash
+// or put there by somebody else, is never written to.
 func Write(path string, data []byte) error {
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package safefile
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -51,12 +52,39 @@ func TestWriteOverALeftover(t *testing.T) {
 	wantNoTmp(t, file)
 }
 
+// In a folder that others may write, somebody may have put a file of his own, or
+// a link, where the new content goes first.
+func TestWriteTakesNobodysFile(t *testing.T) {
+	dir := t.TempDir()
+	file, target := filepath.Join(dir, "secret"), filepath.Join(dir, "target")
+	if err := os.WriteFile(target, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, plant := range map[string]func() error{
+		"an open file": func() error { return errors.Join(os.WriteFile(file+".tmp", nil, 0o666), os.Chmod(file+".tmp", 0o666)) },
+		"a link":       func() error { return os.Symlink(target, file+".tmp") },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if err := Write(file, []byte("new")); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		info, err := os.Lstat(file)
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v, %v; want a file of mode 600", what, info.Mode(), err)
+		}
+		wantContent(t, file, "new")
+		wantContent(t, target, "precious")
+	}
+}
+
 func TestWriteThatFailsKeepsTheOldFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "small.json")
 	if err := Write(file, []byte("old")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(file+".tmp", 0o700); err != nil { // stands in the way
+	if err := os.MkdirAll(filepath.Join(file+".tmp", "full"), 0o700); err != nil { // stands in the way
 		t.Fatal(err)
 	}
 	if err := Write(file, []byte("new")); err == nil {

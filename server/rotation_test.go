@@ -213,13 +213,14 @@ func TestVaultWritesFirst(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, tokenName+".tmp"), 0o700); err != nil { // nothing can be written
+	inTheWay := filepath.Join(dir, tokenName+".tmp")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "full"), 0o700); err != nil { // nothing can be written
 		t.Fatal(err)
 	}
 	if err := v.Add(b, tokenB); err == nil || len(v.Fingerprints()) != 1 || changes != 0 {
 		t.Errorf("on a broken disk: %v, holds %v", err, v.Fingerprints())
 	}
-	if err := os.Remove(filepath.Join(dir, tokenName+".tmp")); err != nil {
+	if err := os.RemoveAll(inTheWay); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // a second time changes nothing
