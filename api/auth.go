@@ -121,7 +121,7 @@ func (a *authServer) hash(ctx context.Context, password string) (string, error) 
 	if err := a.s.admin(ctx); err != nil {
 		return "", err
 	}
-	hash, err := a.s.cfg.Login.Passwords.Hash(ctx, password)
+	hash, err := a.s.cfg.Login.Passwords.Hash(ctx, host(ctx), password)
 	return hash, wireError(err)
 }
 

@@ -98,7 +98,11 @@ func readKey(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil
 	}
-	return os.ReadFile(file)
+	data, err := os.ReadFile(file)
+	if err == nil && len(data) == 0 {
+		return nil, fmt.Errorf("%s is empty: with it as a key anybody could make tokens", file)
+	}
+	return data, err
 }
 
 func parsePublic(method jwt.SigningMethod, pem []byte) (any, error) {

@@ -1,6 +1,7 @@
 package login
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -16,13 +17,19 @@ const (
 )
 
 // limit slows down guessing. It counts failures by where they come from, so that
-// nobody can lock out a user from elsewhere. It belongs to whoever has the turn.
-type limit struct{ buckets map[string]*rate.Limiter }
+// nobody can lock out a user from elsewhere. All methods may be called
+// concurrently.
+type limit struct {
+	mu      sync.Mutex // guards buckets
+	buckets map[string]*rate.Limiter
+}
 
-func newLimit() *limit { return &limit{make(map[string]*rate.Limiter)} }
+func newLimit() *limit { return &limit{buckets: make(map[string]*rate.Limiter)} }
 
 // allowed reports whether somebody at host may try to be user now.
 func (l *limit) allowed(host, user string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for key := range keys(host, user) {
 		if b := l.buckets[key]; b != nil && b.TokensAt(now) < 1 {
 			return false
@@ -31,9 +38,19 @@ func (l *limit) allowed(host, user string, now time.Time) bool {
 	return true
 }
 
+// suspects reports whether somebody at host has failed lately.
+func (l *limit) suspects(host string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buckets[host]
+	return b != nil && b.TokensAt(time.Now()) < float64(b.Burst())
+}
+
 // failed notes that somebody at host was not user.
 func (l *limit) failed(host, user string, now time.Time) {
-	l.forget(now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forgetLocked(now)
 	for key, factor := range keys(host, user) {
 		b := l.buckets[key]
 		if b == nil {
@@ -48,9 +65,9 @@ func keys(host, user string) map[string]float64 {
 	return map[string]float64{host + "\x00" + user: 1, host: hostFactor}
 }
 
-// forget makes room for a while: first what has been quiet for long goes, then
-// anything.
-func (l *limit) forget(now time.Time) {
+// forgetLocked makes room for a while: first what has been quiet for long goes,
+// then anything.
+func (l *limit) forgetLocked(now time.Time) {
 	if len(l.buckets) < maxRemembered {
 		return
 	}

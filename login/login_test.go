@@ -128,7 +128,7 @@ func TestPrefixes(t *testing.T) {
 
 func TestPasswords(t *testing.T) {
 	p := NewPasswords(MinCost)
-	hash, err := p.Hash(t.Context(), "right")
+	hash, err := p.Hash(t.Context(), "h", "right")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,11 +155,13 @@ func TestPasswords(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	p.turn <- struct{}{} // somebody else's turn
+	if err := p.turns.take(t.Context(), "other"); err != nil { // somebody else's turn
+		t.Fatal(err)
+	}
 	if _, err := p.Check(ended, r, "h", auth.Root, "right"); !errors.Is(err, context.Canceled) {
 		t.Errorf("whoever gave up waiting got %v", err)
 	}
-	<-p.turn
+	p.turns.give()
 	// However many guess at once, one host gets no more than its tries.
 	var guesses, refused atomic.Int64
 	var wg sync.WaitGroup
@@ -184,6 +186,69 @@ func TestPasswords(t *testing.T) {
 	}
 	if err := TooLong(strings.Repeat("x", 73)); err == nil {
 		t.Error("bcrypt would cut this password")
+	}
+}
+
+// Whoever has failed lately waits behind those who have not, and not in any
+// number.
+func TestTurns(t *testing.T) {
+	turns := &turns{limit: newLimit()}
+	if err := turns.take(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	turns.limit.failed("guesser", "root", time.Now())
+	came := make(chan string, 100)
+	var wg sync.WaitGroup
+	wait := func(host string) {
+		w, err := turns.join(host)
+		if err != nil {
+			came <- "refused"
+			return
+		}
+		wg.Go(func() {
+			<-w.turn
+			came <- host
+			turns.give()
+		})
+	}
+	for range maxWaitingSuspect + 1 {
+		wait("guesser")
+	}
+	if got := <-came; got != "refused" {
+		t.Errorf("the last of too many: %s", got)
+	}
+	wait("honest")
+	turns.give()
+	if got := <-came; got != "honest" {
+		t.Errorf("the first is %s", got)
+	}
+	wg.Wait()
+	if len(came) != maxWaitingSuspect || turns.taken {
+		t.Errorf("%d others had a turn, taken %v", len(came), turns.taken)
+	}
+	// Whoever gives up leaves the turn to others.
+	if err := turns.take(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := turns.take(ended, "impatient"); !errors.Is(err, context.Canceled) {
+		t.Errorf("whoever gave up got %v", err)
+	}
+	turns.give()
+	if turns.taken || len(turns.waiting) != 0 {
+		t.Errorf("taken %v, %d wait", turns.taken, len(turns.waiting))
+	}
+}
+
+func TestSources(t *testing.T) {
+	for host, want := range map[string]string{
+		"127.0.0.1": "loopback", "127.9.9.9": "loopback", "::1": "loopback", "::ffff:127.0.0.1": "loopback", "192.0.2.7": "192.0.2.7",
+		"::ffff:192.0.2.7": "192.0.2.7", "2001:db8::1": "2001:db8::/64", "2001:db8::2:3": "2001:db8::/64", "fe80::1%eth0": "fe80::/64", "@": "@", "": "",
+	} {
+		if got := source(host); got != want {
+			t.Errorf("%q counts as %q, want %q", host, got, want)
+		}
 	}
 }
 
@@ -221,7 +286,7 @@ func TestLimit(t *testing.T) {
 func TestOpen(t *testing.T) {
 	for token, want := range map[string]string{
 		"simple": "", "": "", "paseto": "paseto", "jwt": "option", "jwt,sign-method=RS256": "neither",
-		"jwt,sign-method=none,priv-key=x": "sign-method", "jwt,sign-method=X,priv-key=x": "sign-method", "jwt,sign-method=HS256,priv-key=/none": "/none",
+		"jwt,sign-method=none,priv-key=x": "sign-method", "jwt,sign-method=X,priv-key=x": "sign-method", "jwt,sign-method=HS256,priv-key=/none": "/none", "jwt,sign-method=HS256,priv-key=/dev/null": "empty",
 		"jwt,sign-method=HS256,sign-method=HS256": "twice", "jwt,sign-method=HS256,ttl=x": "ttl",
 	} {
 		_, err := Open(Config{Token: token}, noWait)

@@ -30,18 +30,15 @@ var ErrTooMany = errors.New("login: too many failed logins")
 // called concurrently.
 type Passwords struct {
 	cost  int
-	turn  chan struct{}
-	limit *limit
-	// decoy has a hash for users that do not exist.
-	decoy func() []byte
+	turns turns
+
+	mu     sync.Mutex // guards decoys
+	decoys map[int][]byte
 }
 
 // NewPasswords returns one that hashes at a cost from MinCost to MaxCost.
 func NewPasswords(cost int) *Passwords {
-	return &Passwords{cost: cost, turn: make(chan struct{}, 1), limit: newLimit(), decoy: sync.OnceValue(func() []byte {
-		hash, _ := bcrypt.GenerateFromPassword([]byte(NewPrefix()), cost) // the cost was checked
-		return hash
-	})}
+	return &Passwords{cost: cost, turns: turns{limit: newLimit()}, decoys: make(map[int][]byte)}
 }
 
 // TooLong reports bcrypt's error for a password beyond its 72 bytes.
@@ -52,13 +49,13 @@ func TooLong(password string) error {
 	return nil
 }
 
-// Hash returns a password's hash as etcd's requests carry it, in base64. It waits
-// for its turn until ctx ends.
-func (p *Passwords) Hash(ctx context.Context, password string) (string, error) {
-	if err := p.wait(ctx); err != nil {
+// Hash returns a password's hash as etcd's requests carry it, in base64, for
+// somebody at host. It waits for its turn until ctx ends.
+func (p *Passwords) Hash(ctx context.Context, host, password string) (string, error) {
+	if err := p.turns.take(ctx, source(host)); err != nil {
 		return "", err
 	}
-	defer p.done()
+	defer p.turns.give()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), p.cost)
 	return base64.StdEncoding.EncodeToString(hash), err
 }
@@ -75,32 +72,40 @@ func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, host, name, pa
 	case u != nil && u.NoPassword:
 		return 0, auth.ErrNoPasswordUser
 	}
-	if err := p.wait(ctx); err != nil {
+	host = source(host)
+	if err := p.turns.take(ctx, host); err != nil {
 		return 0, err
 	}
-	defer p.done()
+	defer p.turns.give()
+	limit := p.turns.limit
 	// Asked in turn, as many may be guessing at once.
-	if !p.limit.allowed(host, name, time.Now()) {
+	if !limit.allowed(host, name, time.Now()) {
 		return 0, ErrTooMany
 	}
-	hash := p.decoy()
+	hash := p.decoy(rules)
 	if u != nil {
 		hash = u.Hash
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || u == nil {
-		p.limit.failed(host, name, time.Now())
+		limit.failed(host, name, time.Now())
 		return 0, auth.ErrFailed
 	}
 	return rules.Revision(), nil
 }
 
-func (p *Passwords) wait(ctx context.Context) error {
-	select {
-	case p.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// decoy is a hash for a user that does not exist, of the cost that root's has:
+// others will have been made with the same.
+func (p *Passwords) decoy(rules *auth.Rules) []byte {
+	cost := p.cost
+	if root := rules.User(auth.Root); root != nil {
+		if c, err := bcrypt.Cost(root.Hash); err == nil {
+			cost = c
+		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.decoys[cost] == nil {
+		p.decoys[cost], _ = bcrypt.GenerateFromPassword([]byte(NewPrefix()), cost) // the cost is that of a hash
+	}
+	return p.decoys[cost]
 }
-
-func (p *Passwords) done() { <-p.turn }
