@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -229,13 +230,12 @@ func (k *kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Co
 	return resp, nil
 }
 
-// write checks the quota and proposes cmd as the caller's.
+// write proposes cmd as the caller's, if the quota admits it.
 func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, error) {
-	if err := s.checkQuota(ctx, cmd); err != nil {
-		var none Resp
-		return none, err
-	}
 	c, err := s.mayPropose(ctx, cmd)
+	if err == nil {
+		err = s.checkQuota(ctx, cmd)
+	}
 	if err != nil {
 		var none Resp
 		return none, wireError(err)
@@ -251,26 +251,34 @@ func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, err
 // caller may when cmd is applied.
 func (s *Server) mayPropose(ctx context.Context, cmd txn.Command) (auth.Caller, error) {
 	c, err := s.caller(ctx)
-	if err != nil || !s.rules().Enabled() || len(s.cfg.Node.Alarms()) > 0 { // alarms are told first
-		return c, err
+	if err == nil {
+		err = txn.Permit(s.rules(), c, cmd, s.cfg.Store)
 	}
-	if txn.Permit(s.rules(), c, cmd, s.cfg.Store) == nil || s.tooLarge(cmd) { // that is told first, too
+	if err == nil {
 		return c, nil
 	}
 	// This member may not have heard of a change of the rules.
 	if err := s.confirm(ctx); err != nil {
 		return c, err
 	}
-	if c, err = s.caller(ctx); err != nil {
-		return c, err
+	if c, err = s.caller(ctx); err == nil {
+		err = txn.Permit(s.rules(), c, cmd, s.cfg.Store)
 	}
-	return c, txn.Permit(s.rules(), c, cmd, s.cfg.Store)
+	if err == nil {
+		return c, nil
+	}
+	return c, cmp.Or(s.toldBefore(cmd), err)
 }
 
-// tooLarge reports whether cmd will be refused for its size.
-func (s *Server) tooLarge(cmd txn.Command) bool {
-	m, ok := cmd.(proto.Message)
-	return ok && proto.Size(m)+raftfsm.WireOverhead > s.cfg.MaxRequestBytes
+// toldBefore is what etcd tells before that the caller may not do cmd.
+func (s *Server) toldBefore(cmd txn.Command) error {
+	if m, ok := cmd.(proto.Message); ok && proto.Size(m)+raftfsm.WireOverhead > s.cfg.MaxRequestBytes {
+		return raftfsm.ErrTooLarge
+	}
+	if s.overQuota(cmd) {
+		return txn.ErrNoSpace
+	}
+	return txn.Admit(s.cfg.Node.Alarms(), cmd)
 }
 
 // propose has cmd agreed on and translates the error.
@@ -287,21 +295,23 @@ func propose[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, e
 	return resp.(Resp), nil
 }
 
+// overQuota reports whether cmd would outgrow the quota.
+func (s *Server) overQuota(cmd txn.Command) bool {
+	if s.cfg.QuotaBytes < 0 {
+		return false
+	}
+	cost := int64(txn.Cost(cmd))
+	return cost > 0 && s.cfg.Store.Stats().Size+cost >= s.cfg.QuotaBytes
+}
+
 // checkQuota refuses what would outgrow the quota and raises the alarm that
 // makes every member refuse from then on.
 func (s *Server) checkQuota(ctx context.Context, cmd txn.Command) error {
-	if s.cfg.QuotaBytes < 0 {
-		return nil
-	}
-	cost := int64(txn.Cost(cmd))
-	if cost == 0 || s.cfg.Store.Stats().Size+cost < s.cfg.QuotaBytes {
+	if !s.overQuota(cmd) {
 		return nil
 	}
 	_, err := s.cfg.Node.Propose(ctx, &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: s.cfg.MemberID, Alarm: pb.AlarmType_NOSPACE,
 	})
-	if err != nil {
-		return wireError(err)
-	}
-	return wireError(txn.ErrNoSpace)
+	return cmp.Or(err, txn.ErrNoSpace)
 }

@@ -95,8 +95,10 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 	}
 	if last != 0 {
-		commits := f.store.Writer().Publish(last)
+		// Before the index, for which other members' clients wait: who may do what,
+		// and who has logged in.
 		f.tell(f.state.TakeEffects())
+		commits := f.store.Writer().Publish(last)
 		if len(commits) > 0 && f.cfg.OnCommit != nil {
 			f.cfg.OnCommit(commits)
 		}
@@ -197,7 +199,7 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 	}
 	// Who logged in meanwhile is not known, nor who changed a password.
 	effects := txn.Effects{Alarms: true, Members: true, Rules: true, Tokens: []auth.TokenChange{{}}}
-	effects.Granted, effects.Revoked = diffLeases(f.state.Leases(), state.Leases())
+	effects.Leases = diffLeases(f.state.Leases(), state.Leases())
 	f.state = state
 	if f.cfg.OnJump != nil {
 		f.cfg.OnJump()
@@ -209,19 +211,20 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 }
 
 // diffLeases tells what was granted and revoked in between.
-func diffLeases(before, after []txn.Lease) (granted []txn.Lease, revoked []int64) {
-	gone := make(map[int64]txn.Lease, len(before))
+func diffLeases(before, after []txn.Lease) []txn.LeaseChange {
+	var out []txn.LeaseChange
+	was := make(map[int64]txn.Lease, len(before))
 	for _, l := range before {
-		gone[l.ID] = l
+		was[l.ID] = l
 	}
 	for _, l := range after {
-		if gone[l.ID] != l {
-			granted = append(granted, l)
+		if was[l.ID] != l {
+			out = append(out, txn.LeaseChange{Lease: l})
 		}
-		delete(gone, l.ID)
+		delete(was, l.ID)
 	}
-	for id := range gone {
-		revoked = append(revoked, id)
+	for _, l := range was {
+		out = append(out, txn.LeaseChange{Lease: l, Revoked: true})
 	}
-	return granted, revoked
+	return out
 }

@@ -160,7 +160,7 @@ func (n *Node) open() error {
 	n.fsm.publishMembers()
 	n.fsm.rules.Store(state.Rules())
 	if n.cfg.OnEffects != nil {
-		n.cfg.OnEffects(txn.Effects{Granted: state.Leases()})
+		n.cfg.OnEffects(txn.Effects{Leases: diffLeases(nil, state.Leases())})
 	}
 	n.logs.onStoring = n.storing
 	n.logs.onStored = n.stored

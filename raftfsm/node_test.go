@@ -519,7 +519,13 @@ func TestReplayGivesTheSame(t *testing.T) {
 	}
 	var granted, revoked int
 	for _, e := range effects {
-		granted, revoked = granted+len(e.Granted), revoked+len(e.Revoked)
+		for _, l := range e.Leases {
+			if l.Revoked {
+				revoked++
+			} else {
+				granted++
+			}
+		}
 	}
 	if granted != 2 || revoked != 1 {
 		t.Errorf("OnEffects heard of %d grants and %d revocations, want 2 and 1", granted, revoked)

@@ -73,11 +73,12 @@ func (s *Server) jumped() {
 }
 
 func (s *Server) effects(e txn.Effects) {
-	for _, l := range e.Granted {
-		s.lessor.Granted(l.ID, l.TTL)
-	}
-	for _, id := range e.Revoked {
-		s.lessor.Revoked(id)
+	for _, l := range e.Leases {
+		if l.Revoked {
+			s.lessor.Revoked(l.ID)
+		} else {
+			s.lessor.Granted(l.ID, l.TTL)
+		}
 	}
 	s.desk.Simple.Change(s.fresh(e.Tokens))
 	s.metrics.Applied(e)

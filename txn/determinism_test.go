@@ -297,10 +297,10 @@ func TestErrorsChangeNothing(t *testing.T) {
 	errs := 0
 	for i, e := range randomLog(t, r, 1500) {
 		cmd, _ := Decode(e.kind, e.data)
-		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted), m.state.rules.Revision(), len(m.state.effects.Tokens))
+		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens))
 		if _, err := m.state.Apply(cmd, Moment{}); err != nil {
 			errs++
-			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Granted), m.state.rules.Revision(), len(m.state.effects.Tokens))
+			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens))
 			if before != after || m.state.kv.Changes() != 0 {
 				t.Fatalf("command %d %v: %v, and %s became %s", i, cmd, err, before, after)
 			}

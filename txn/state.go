@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -52,11 +53,10 @@ type Alarm struct {
 
 // Effects is what commands changed beside keys, since the last TakeEffects.
 type Effects struct {
-	Granted []Lease
-	Revoked []int64
-	Alarms  bool // the set of alarms changed
-	Members bool // the set of members changed
-	Rules   bool // users, roles or permissions changed
+	Leases  []LeaseChange // in their order: an ID may be granted again
+	Alarms  bool          // the set of alarms changed
+	Members bool          // the set of members changed
+	Rules   bool          // users, roles or permissions changed
 	Tokens  []auth.TokenChange
 	Ops     Ops
 }
@@ -73,6 +73,12 @@ func (o Ops) total() int64 { return o.Puts + o.Deletes + o.Ranges }
 // Lease is a lease's id and its granted time to live in seconds.
 type Lease struct {
 	ID, TTL int64
+}
+
+// LeaseChange is that a lease was granted, or revoked.
+type LeaseChange struct {
+	Lease
+	Revoked bool
 }
 
 type leaseRecord struct {
@@ -145,29 +151,28 @@ func (st *State) Alarms() []Alarm {
 	return out
 }
 
-func (st *State) raised(t pb.AlarmType) bool {
-	for a := range st.alarms {
-		if a.Type == t {
-			return true
-		}
-	}
-	return false
-}
-
-// admit is the one guard before any change: what alarms forbid (etcd's corrupt
-// and capped appliers).
+// admit is the one guard before any change.
 func (st *State) admit(cmd Command) error {
 	if len(st.alarms) == 0 {
 		return nil
 	}
-	if st.raised(pb.AlarmType_CORRUPT) {
+	return Admit(slices.Collect(maps.Keys(st.alarms)), cmd)
+}
+
+// Admit returns an error if a raised alarm forbids a command (etcd's corrupt and
+// capped appliers).
+func Admit(alarms []Alarm, cmd Command) error {
+	raised := func(t pb.AlarmType) bool {
+		return slices.ContainsFunc(alarms, func(a Alarm) bool { return a.Type == t })
+	}
+	if raised(pb.AlarmType_CORRUPT) {
 		switch cmd.(type) {
 		case *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest, *pb.CompactionRequest,
 			*pb.LeaseGrantRequest, *pb.LeaseRevokeRequest:
 			return ErrCorrupt
 		}
 	}
-	if st.raised(pb.AlarmType_NOSPACE) && Cost(cmd) > 0 {
+	if raised(pb.AlarmType_NOSPACE) && Cost(cmd) > 0 {
 		return ErrNoSpace
 	}
 	return nil
@@ -301,7 +306,7 @@ func (st *State) leaseGrant(r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, er
 	data, _ := json.Marshal(leaseRecord{TTL: r.TTL}) // a number cannot fail to marshal
 	st.leases[r.ID] = r.TTL
 	st.kv.SetRecord(recordLease, strconv.FormatInt(r.ID, 10), data)
-	st.effects.Granted = append(st.effects.Granted, Lease{r.ID, r.TTL})
+	st.effects.Leases = append(st.effects.Leases, LeaseChange{Lease: Lease{r.ID, r.TTL}})
 	return &pb.LeaseGrantResponse{Header: st.header(), ID: r.ID, TTL: r.TTL}, nil
 }
 
@@ -318,7 +323,7 @@ func (st *State) leaseRevoke(r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse,
 	st.effects.Ops.Deletes += int64(len(keys))
 	delete(st.leases, r.ID)
 	st.kv.DeleteRecord(recordLease, strconv.FormatInt(r.ID, 10))
-	st.effects.Revoked = append(st.effects.Revoked, r.ID)
+	st.effects.Leases = append(st.effects.Leases, LeaseChange{Lease: Lease{ID: r.ID}, Revoked: true})
 	return &pb.LeaseRevokeResponse{Header: st.header()}, nil
 }
 

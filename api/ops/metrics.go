@@ -85,11 +85,14 @@ func (m *Metrics) Applied(e txn.Effects) {
 	m.putBytes.Add(e.Ops.PutBytes)
 	m.txns.Add(e.Ops.Txns)
 	m.API.Ranges.Add(float64(e.Ops.Ranges))
-	for _, l := range e.Granted {
+	for _, l := range e.Leases {
+		if l.Revoked {
+			m.revoked.Add(1)
+			continue
+		}
+		m.granted.Add(1)
 		m.LeaseTTL.Observe(float64(l.TTL))
 	}
-	m.granted.Add(int64(len(e.Granted)))
-	m.revoked.Add(int64(len(e.Revoked)))
 }
 
 // LeaderChanged counts a new leader.

@@ -2,6 +2,7 @@ package side
 
 import (
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,7 +16,10 @@ var (
 	roleNames = []string{"r1", "r2", "r3", "r4", "r1", "r2", "r3", "r4", "root", "", "none"}
 )
 
-const rootPassword = "pw"
+const (
+	rootPassword = "pw"
+	authService  = "/etcdserverpb.Auth/"
+)
 
 // authPlan is what the generator knows of users and of the tokens they were given. It is nil in
 // sessions without users: everything is then done by nobody.
@@ -60,7 +64,7 @@ func (p *authPlan) as(g *Generator, step Step) Step {
 	case As, Login:
 		return step
 	case Call:
-		if auth, ok := s.Request.(proto.Message); ok && isAuth(auth) && g.chance(65) {
+		if strings.HasPrefix(s.Method, authService) && g.chance(65) {
 			return p.asRoot(step)
 		}
 	}
@@ -87,10 +91,6 @@ func (p *authPlan) asRoot(step Step) Step {
 		return step
 	}
 	return As{p.root, step}
-}
-
-func isAuth(m proto.Message) bool {
-	return len(m.ProtoReflect().Descriptor().Name()) > 4 && m.ProtoReflect().Descriptor().Name()[:4] == "Auth"
 }
 
 // tick counts the steps during which auth is off.
@@ -139,7 +139,7 @@ func (g *Generator) first(make func() planned) {
 // where auth stands, and now and then by logins, without which the tokens that bear a revision would
 // be good for nothing.
 func (g *Generator) authCall(method string, request proto.Message) {
-	step := Call{Method: "/etcdserverpb.Auth/" + method, Request: request}
+	step := Call{Method: authService + method, Request: request}
 	g.add(step, func(a Answer) {
 		if len(a.Messages) != 1 {
 			return
@@ -169,7 +169,7 @@ func (g *Generator) authCall(method string, request proto.Message) {
 }
 
 func authStatus() Step {
-	return Call{Method: "/etcdserverpb.Auth/AuthStatus", Request: &pb.AuthStatusRequest{}}
+	return Call{Method: authService + "AuthStatus", Request: &pb.AuthStatusRequest{}}
 }
 
 // planAuth draws a call of the Auth service.
@@ -209,13 +209,13 @@ func (g *Generator) planAuth() {
 func (g *Generator) planAuthRest(n int, user, role string) {
 	switch {
 	case n < 89:
-		g.add(Call{Method: "/etcdserverpb.Auth/UserGet", Request: &pb.AuthUserGetRequest{Name: user}}, nil)
+		g.add(Call{Method: authService + "UserGet", Request: &pb.AuthUserGetRequest{Name: user}}, nil)
 	case n < 94:
-		g.add(Call{Method: "/etcdserverpb.Auth/RoleGet", Request: &pb.AuthRoleGetRequest{Role: role}}, nil)
+		g.add(Call{Method: authService + "RoleGet", Request: &pb.AuthRoleGetRequest{Role: role}}, nil)
 	case n < 95:
-		g.add(Call{Method: "/etcdserverpb.Auth/UserList", Request: &pb.AuthUserListRequest{}}, nil)
+		g.add(Call{Method: authService + "UserList", Request: &pb.AuthUserListRequest{}}, nil)
 	case n < 96:
-		g.add(Call{Method: "/etcdserverpb.Auth/RoleList", Request: &pb.AuthRoleListRequest{}}, nil)
+		g.add(Call{Method: authService + "RoleList", Request: &pb.AuthRoleListRequest{}}, nil)
 	case n < 98:
 		g.add(authStatus(), nil)
 	case n < 99:
@@ -258,13 +258,13 @@ func (p *authPlan) lastingAuth() []Step {
 	}
 	steps := []Step{
 		authStatus(),
-		Call{Method: "/etcdserverpb.Auth/UserList", Request: &pb.AuthUserListRequest{}},
-		Call{Method: "/etcdserverpb.Auth/RoleList", Request: &pb.AuthRoleListRequest{}},
+		Call{Method: authService + "UserList", Request: &pb.AuthUserListRequest{}},
+		Call{Method: authService + "RoleList", Request: &pb.AuthRoleListRequest{}},
 	}
 	for i := range 4 {
 		steps = append(steps,
-			Call{Method: "/etcdserverpb.Auth/UserGet", Request: &pb.AuthUserGetRequest{Name: userNames[i]}},
-			Call{Method: "/etcdserverpb.Auth/RoleGet", Request: &pb.AuthRoleGetRequest{Role: roleNames[i]}})
+			Call{Method: authService + "UserGet", Request: &pb.AuthUserGetRequest{Name: userNames[i]}},
+			Call{Method: authService + "RoleGet", Request: &pb.AuthRoleGetRequest{Role: roleNames[i]}})
 	}
 	return steps
 }

@@ -26,7 +26,7 @@ func (g *Generator) planMaintenance() {
 		version := pick(g, "3.6", "3.6.0", "3.5", "3.7", "3.7.0", "3.8", "4.0", "", "x", "3", "3.6.x", "v3.6", "-1.2", "3.6.99", "3.6.0-rc.1")
 		g.call("/etcdserverpb.Maintenance/Downgrade", &pb.DowngradeRequest{Action: action, Version: version}, nil)
 	case n < 86:
-		g.add(Members{Method: "MemberList", Request: &pb.MemberListRequest{Linearizable: g.chance(50)}}, nil)
+		g.add(Members{Method: "MemberList", Request: &pb.MemberListRequest{Linearizable: g.chance(50)}, Metadata: g.metadata()}, nil)
 	case n < 92:
 		g.call("/grpc.health.v1.Health/Check", &healthpb.HealthCheckRequest{Service: pick(g, "", "", "etcdserverpb.KV", "x")}, nil)
 	default:
@@ -62,7 +62,11 @@ func (p *alarmPlan) tick(g *Generator) {
 	}
 	for _, member := range []uint64{NeutralMember, 0, 777} {
 		for _, alarm := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
-			end := Call{Method: "/etcdserverpb.Maintenance/Alarm", Request: &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: alarm, MemberID: member}}
+			end := Call{
+				Method:   "/etcdserverpb.Maintenance/Alarm",
+				Request:  &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: alarm, MemberID: member},
+				Metadata: g.metadata(),
+			}
 			g.later(func() planned { return planned{g.auth.asRoot(end), nil} })
 		}
 	}

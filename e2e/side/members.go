@@ -13,14 +13,15 @@ import (
 // Members is a call of the Cluster service. Every server picks its own member IDs, and lists the
 // members by them: that order is checked, and then undone.
 type Members struct {
-	Method  string // "MemberList"
-	Request proto.Message
-	Adds    int // the number of the member that MemberAdd adds; 0: none
+	Method   string // "MemberList"
+	Request  proto.Message
+	Metadata map[string]string
+	Adds     int // the number of the member that MemberAdd adds; 0: none
 }
 
 // Run sends the request.
 func (m Members) Run(ctx context.Context, t *Target) Answer {
-	a := Call{Method: "/etcdserverpb.Cluster/" + m.Method, Request: m.Request}.Run(ctx, t)
+	a := Call{Method: "/etcdserverpb.Cluster/" + m.Method, Request: m.Request, Metadata: m.Metadata}.Run(ctx, t)
 	if len(a.Messages) == 0 {
 		return a
 	}
