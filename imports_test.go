@@ -27,7 +27,8 @@ type floor struct {
 var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
-	{"server", []string{"api/ops", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"server", []string{"api/ops", "api/gateway", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"api/gateway", nil},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
@@ -60,6 +61,7 @@ var onlyIn = []struct {
 	{"github.com/urfave/cli", []string{"cli"}},
 	{"go.etcd.io/etcd/etcdctl", []string{"cli"}},
 	{"github.com/golang-jwt/jwt", []string{"login"}},
+	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway"}},
 }
 
 // neverIn says what a package must not import. txn and auth are pure: the

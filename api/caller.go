@@ -18,6 +18,9 @@ import (
 // gatewayMark is in the metadata of what a JSON gateway passes on.
 const gatewayMark = "grpcgateway-accept"
 
+// gatewayNetwork is that of connections within the process, net.Pipe's.
+const gatewayNetwork = "pipe"
+
 func (s *Server) rules() *auth.Rules { return s.cfg.Node.Rules() }
 
 // caller finds out who asks: nobody while nothing is checked, or if neither a
@@ -151,11 +154,16 @@ func overLease(ctx context.Context, s *Server, lease int64, may func(*auth.Rules
 	return wireError(err)
 }
 
-// host is where a request comes from.
+// host is where a request comes from. What the gateway passes on it has marked
+// itself, behind what others have written.
 func host(ctx context.Context) string {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
 		return ""
+	}
+	if p.Addr.Network() == gatewayNetwork {
+		from := strings.Join(metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"), ",")
+		return strings.TrimSpace(from[strings.LastIndex(from, ",")+1:])
 	}
 	h, _, err := net.SplitHostPort(p.Addr.String())
 	if err != nil {

@@ -114,6 +114,7 @@ var forms = []struct {
 	{"client-cert-file", "/c", func(c server.Config) any { return c.ClientTLS }, server.SideTLS{}},
 	{"client-key-file", "/k", func(c server.Config) any { return c.ClientTLS }, server.SideTLS{}},
 	{"self-signed-cert-validity", "5", func(c server.Config) any { return c.ClientTLS }, server.SideTLS{}},
+	{"enable-grpc-gateway", "false", func(c server.Config) any { return c.Gateway }, false},
 	{"enable-pprof", "true", func(c server.Config) any { return c.Pprof }, true},
 	{"enable-pprof", "false", func(c server.Config) any { return c.Pprof }, false},
 }

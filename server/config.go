@@ -64,6 +64,7 @@ type Config struct {
 	AutoCompactionMode      string // periodic or revision
 	AutoCompactionRetention string // a duration, hours, or a number of revisions; 0: off
 
+	Gateway bool // JSON over HTTP
 	Pprof   bool
 	Metrics string // basic or extensive
 	Version string // limpet's own, for metrics and logs
@@ -105,6 +106,7 @@ func DefaultConfig() Config {
 		Login:                   login.Config{Token: "simple", TokenTTL: login.DefaultTokenTTL, Cost: login.DefaultCost},
 		AutoCompactionMode:      "periodic",
 		AutoCompactionRetention: "0",
+		Gateway:                 true,
 		Metrics:                 "basic",
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -249,6 +250,21 @@ func (b *branch) Accept() (net.Conn, error) {
 	select {
 	case c := <-b.conns:
 		return c, nil
+	case <-b.quit:
+		return nil, net.ErrClosed
+	case <-b.split.quit:
+		return nil, net.ErrClosed
+	}
+}
+
+// dial connects to whoever accepts, within the process.
+func (b *branch) dial(ctx context.Context) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case b.conns <- theirs:
+		return ours, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	case <-b.quit:
 		return nil, net.ErrClosed
 	case <-b.split.quit:

@@ -98,9 +98,14 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 		_ = s.extra.grpc.Close() // who speaks gRPC there is sent away
 		s.serveHTTP(s.extra.http, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
 	}
-	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, func() http.Handler {
-		return ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
-	})))
+	whole := func() http.Handler {
+		pages := ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
+		if s.gateway == nil {
+			return pages
+		}
+		return s.gateway.Beside(pages)
+	}
+	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, whole)))
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"limpet/api"
+	"limpet/api/gateway"
 	"limpet/api/ops"
 	"limpet/certs"
 	"limpet/cluster"
@@ -57,6 +58,7 @@ type Server struct {
 	streams *api.Streams
 	metrics *ops.Metrics
 	health  *ops.Health
+	gateway *gateway.Gateway // nil: there is none
 
 	grpc     *grpc.Server
 	grpcOnce sync.Once
@@ -185,7 +187,9 @@ func (s *Server) enter(ctx context.Context) error {
 		return err
 	}
 	s.local.Attach(s.node)
-	s.build()
+	if err := s.build(); err != nil {
+		return err
+	}
 	s.runBackground()
 	close(s.built)
 	for _, f := range s.faces {
@@ -315,6 +319,9 @@ func (s *Server) stop() error {
 		s.extra.close()
 	}
 	s.stopServers()
+	if s.gateway != nil {
+		_ = s.gateway.Close()
+	}
 	if s.beacon != nil {
 		_ = s.beacon.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"limpet/api"
+	"limpet/api/gateway"
 	"limpet/api/ops"
 	"limpet/auth"
 	"limpet/cluster"
@@ -129,7 +130,7 @@ func (s *Server) led(leading bool) {
 }
 
 // build makes the services.
-func (s *Server) build() {
+func (s *Server) build() error {
 	s.api = api.New(api.Config{
 		ClusterID: s.clusterID, MemberID: s.dir.now().member(),
 		Store: s.store, Node: s.node, Hub: s.hub, Lease: s.lessor, Login: s.desk, Lead: s.local.CallLeader,
@@ -149,6 +150,12 @@ func (s *Server) build() {
 		Logger: s.log, Metrics: s.metrics,
 	}
 	s.buildGRPC()
+	if !s.cfg.Gateway {
+		return nil
+	}
+	var err error
+	s.gateway, err = gateway.Open(s.clients.grpc.dial)
+	return err
 }
 
 // clusterID is the cluster's ID as it was agreed on. A founder that came first may
