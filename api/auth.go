@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -62,19 +64,21 @@ func (a *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 		return nil, wireError(err)
 	}
 	from := host(ctx)
+	// Many may wait for their turn: none holds more than is needed.
+	name, password := r.Name, strings.Clone(r.Password[:min(len(r.Password), login.MaxPassword)])
+	if a.s.rules().User(name) == nil {
+		name = "" // a password may have been typed in its place, or a book
+	}
+	r.Name, r.Password = "", ""
 	for {
-		rev, err := a.s.cfg.Login.Passwords.Check(ctx, a.s.rules(), from, r.Name, r.Password)
+		rev, err := a.s.cfg.Login.Passwords.Check(ctx, a.s.rules(), from, name, password)
 		if errors.Is(err, auth.ErrFailed) {
-			name := r.Name
-			if a.s.rules().User(name) == nil {
-				name = "(nobody's name)" // a password may have been typed in its place
-			}
-			a.s.log.Warn("a login failed", "user", name, "remote", from)
+			a.s.log.Warn("a login failed", "user", cmp.Or(name, "(nobody's name)"), "remote", from)
 		}
 		if err != nil {
 			return nil, wireError(err)
 		}
-		resp, err := a.issue(ctx, auth.Caller{User: r.Name, Revision: rev})
+		resp, err := a.issue(ctx, auth.Caller{User: name, Revision: rev})
 		if !errors.Is(err, rpctypes.ErrGRPCAuthOldRevision) {
 			return resp, err
 		}

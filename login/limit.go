@@ -1,6 +1,7 @@
 package login
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -61,8 +62,11 @@ func (l *limit) failed(host, user string, now time.Time) {
 	}
 }
 
+// keys are the buckets of somebody at host who wants to be user. A name may be
+// long, and is not kept.
 func keys(host, user string) map[string]float64 {
-	return map[string]float64{host + "\x00" + user: 1, host: hostFactor}
+	sum := sha256.Sum256([]byte(user))
+	return map[string]float64{host + "\x00" + string(sum[:]): 1, host: hostFactor}
 }
 
 // forgetLocked makes room for a while: first what has been quiet for long goes,

@@ -281,6 +281,12 @@ func TestLimit(t *testing.T) {
 	if n := len(l.buckets); n > maxRemembered+2 {
 		t.Errorf("%d failures are remembered", n)
 	}
+	l.failed("h", strings.Repeat("long", 1<<20), now)
+	for key := range l.buckets {
+		if len(key) > 100 {
+			t.Fatalf("%d bytes of a name are remembered", len(key))
+		}
+	}
 }
 
 func TestOpen(t *testing.T) {

@@ -19,8 +19,8 @@ const (
 	DefaultCost = bcrypt.DefaultCost
 )
 
-// maxPassword is what bcrypt looks at, in bytes.
-const maxPassword = 72
+// MaxPassword is what bcrypt looks at, in bytes.
+const MaxPassword = 72
 
 // ErrTooMany: too many logins have failed, from where this one comes.
 var ErrTooMany = errors.New("login: too many failed logins")
@@ -43,7 +43,7 @@ func NewPasswords(cost int) *Passwords {
 
 // TooLong reports bcrypt's error for a password beyond its 72 bytes.
 func TooLong(password string) error {
-	if len(password) > maxPassword {
+	if len(password) > MaxPassword {
 		return bcrypt.ErrPasswordTooLong
 	}
 	return nil

@@ -9,7 +9,8 @@ import (
 
 // Bounds of who waits for a turn.
 const (
-	maxWaiting        = 1000 // altogether, with a host that has failed lately
+	maxWaiting        = 5000 // altogether
+	maxSuspects       = 1000 // beyond, nobody waits from a host that has failed lately
 	maxWaitingSuspect = 20   // of one such host
 )
 
@@ -60,6 +61,9 @@ func (t *turns) join(host string) (*waiter, error) {
 		t.taken = true
 		return nil, nil
 	}
+	if len(t.waiting) >= maxWaiting {
+		return nil, ErrTooMany
+	}
 	if t.limit.suspects(host) {
 		same := 0
 		for _, w := range t.waiting {
@@ -67,7 +71,7 @@ func (t *turns) join(host string) (*waiter, error) {
 				same++
 			}
 		}
-		if same >= maxWaitingSuspect || len(t.waiting) >= maxWaiting {
+		if same >= maxWaitingSuspect || len(t.waiting) >= maxSuspects {
 			return nil, ErrTooMany
 		}
 	}
