@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -95,9 +96,10 @@ type splitter struct {
 	ls         []*listener
 	wg         sync.WaitGroup
 
-	// mu guards silent.
-	mu     sync.Mutex
-	silent map[net.Conn]struct{} // connections that have not shown what they speak
+	// mu guards the rest.
+	mu      sync.Mutex
+	silent  map[net.Conn]struct{}          // connections that have not shown what they speak
+	secured map[net.Conn]*x509.Certificate // those whose clients showed a certificate
 }
 
 type splitterConfig struct {
@@ -109,7 +111,7 @@ type splitterConfig struct {
 
 // newSplitter starts to accept on ls, of which there is at least one.
 func newSplitter(ls []*listener, cfg splitterConfig) *splitter {
-	s := &splitter{cfg: cfg, quit: make(chan struct{}), ls: ls, silent: make(map[net.Conn]struct{})}
+	s := &splitter{cfg: cfg, quit: make(chan struct{}), ls: ls, silent: make(map[net.Conn]struct{}), secured: make(map[net.Conn]*x509.Certificate)}
 	s.grpc, s.http = newBranch(s, ls[0].Addr()), newBranch(s, ls[0].Addr())
 	for _, l := range ls {
 		// Owner: the splitter; ends when close closes l.
@@ -182,11 +184,13 @@ func (s *splitter) sort(c net.Conn, l *listener) {
 		s.cfg.rejected(c.RemoteAddr(), err)
 		return
 	}
+	forget := s.know(c, state)
 	head := make([]byte, 0, len(preface))
 	for len(head) < len(preface) && bytes.HasPrefix(preface, head) {
 		n, err := clear.Read(head[len(head):cap(head)])
 		head = head[:len(head)+n]
 		if err != nil {
+			forget()
 			_ = c.Close()
 			return
 		}
@@ -197,14 +201,42 @@ func (s *splitter) sort(c net.Conn, l *listener) {
 		to, conn = s.grpc, &countedConn{prefixConn{Conn: clear, prefix: head}, s.cfg.traffic}
 	}
 	if state != nil {
-		conn = &securedConn{conn, *state}
+		conn = &securedConn{conn, *state, forget}
 	}
 	select {
 	case to.conns <- conn:
 	case <-s.quit:
-		_ = c.Close()
+		_ = conn.Close()
 	case <-to.quit:
-		_ = c.Close()
+		_ = conn.Close()
+	}
+}
+
+// know notes which certificate the client of c showed, if it showed one; forget
+// takes that back.
+func (s *splitter) know(c net.Conn, state *tls.ConnectionState) (forget func()) {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return func() {}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secured[c] = state.PeerCertificates[0]
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.secured, c)
+	}
+}
+
+// recheck closes the connections of clients that showed a certificate which is
+// good no more.
+func (s *splitter) recheck(good func(*x509.Certificate) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, shown := range s.secured {
+		if !good(shown) {
+			_ = c.Close()
+		}
 	}
 }
 
@@ -321,7 +353,14 @@ func (c *countedConn) Write(p []byte) (int, error) {
 // it.
 type securedConn struct {
 	net.Conn
-	state tls.ConnectionState
+	state  tls.ConnectionState
+	forget func() // that it is open
+}
+
+// Close implements net.Conn.
+func (c *securedConn) Close() error {
+	c.forget()
+	return c.Conn.Close()
 }
 
 // ConnectionState is that of the end of the handshake.

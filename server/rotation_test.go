@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -134,6 +135,30 @@ func TestClientsDuringARotation(t *testing.T) {
 	if err := asks(old); err != nil {
 		t.Errorf("before: %v", err)
 	}
+	// stays opens a connection with a token's certificate and tells when it ends.
+	stays := func(token trust.Token, first string) (ended chan error) {
+		cert, key, err := token.IssueClient("c", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := tls.Dial("tcp", strings.TrimPrefix(at, "https://"), visitor(certOf(t, authorityOf(t, token)), &pair))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := c.Write([]byte(first)); err != nil {
+			t.Fatal(err)
+		}
+		ended = make(chan error, 1)
+		// Owner: this test; ends with c.
+		go func() { _, err := io.Copy(io.Discard, c); ended <- err }()
+		return ended
+	}
+	oldOnes := []chan error{stays(old, ""), stays(old, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")}
 	if _, err := admin.RotateToken(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -144,8 +169,18 @@ func TestClientsDuringARotation(t *testing.T) {
 			t.Errorf("in between, with %s: %v", token.Fingerprint(), err)
 		}
 	}
+	freshOne := stays(fresh, "GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
 	eventually(t, "the end", func() bool { _, err := admin.FinishRotation(t.Context()); return err == nil })
 	eventually(t, "the old token to be dropped", func() bool { return len(m.vault.Fingerprints()) == 1 })
+	for i, ended := range oldOnes {
+		select {
+		case <-ended:
+		case <-freshOne:
+			t.Error("the connection of a client of the new token ended")
+		case <-time.After(time.Until(soon())):
+			t.Errorf("connection %d of a client of the old token is still open", i)
+		}
+	}
 	if err := asks(old); err == nil {
 		t.Error("afterwards a client of the old token is served")
 	}

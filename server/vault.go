@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -96,7 +97,7 @@ func (v *vault) Drop(fingerprint string) error {
 func (v *vault) change(alter func(*tokenFile) error) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	f := tokenFile{slices.Clone(v.file.tokens), slices.Clone(v.file.retired)}
+	f := tokenFile{tokens: slices.Clone(v.file.tokens), retired: slices.Clone(v.file.retired)}
 	if err := alter(&f); err != nil {
 		return err
 	}
@@ -142,4 +143,21 @@ func (s *Server) rekey() {
 	}
 	s.port.Renew()
 	s.port.Recheck()
+	s.recheckClients()
+}
+
+// recheckClients ends the connections of clients whose certificates follow from a
+// token that is not trusted any more.
+func (s *Server) recheckClients() {
+	if s.cfg.ClientTLS.Cert != "" || s.cfg.ClientTLS.TrustedCA != "" {
+		return // others vouch for them
+	}
+	good := func(c *x509.Certificate) bool {
+		_, err := c.Verify(x509.VerifyOptions{Roots: s.cfg.ring.CAs(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		return err == nil
+	}
+	s.clients.recheck(good)
+	if s.extra != nil {
+		s.extra.recheck(good)
+	}
 }
