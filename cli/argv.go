@@ -4,26 +4,39 @@ import (
 	"slices"
 	"strings"
 	"unsafe"
+
+	"limpet/trust"
 )
 
-// hideToken takes a token off the command line that the process list shows: it
-// returns a copy of args, which must be os.Args, and blanks the token in the
-// memory of the original. Go's strings of os.Args are that memory itself.
-func hideToken(args []string) []string {
+// hideSecrets takes tokens and passwords off the command line that the process
+// list shows: it returns a copy of args, which must be os.Args, and blanks them in
+// the memory of the original. Go's strings of os.Args are that memory itself.
+func hideSecrets(args []string) []string {
 	out := slices.Clone(args)
 	for i, a := range args {
 		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !strings.HasPrefix(a, "-") || name != "token" {
-			continue
-		}
-		if !given && i+1 < len(args) {
+		if !strings.HasPrefix(a, "-") {
+			name, value = "", a
+		} else if !given && i+1 < len(args) {
 			i++
 			value = args[i]
 		}
+		_, password, _ := strings.Cut(value, ":")
+		switch {
+		case name == "token", slices.Contains(args, "server") && isToken(value): // in a wrong place, too
+			password = value
+		case name != "user":
+			continue
+		}
 		out[i] = strings.Clone(args[i])
-		blank(value)
+		blank(password)
 	}
 	return out
+}
+
+func isToken(s string) bool {
+	_, err := trust.ParseToken(s)
+	return err == nil
 }
 
 // blank overwrites the memory of s, which must be writable.

@@ -21,7 +21,7 @@ func Run(args []string, version string) int {
 	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "etcdctl" {
 		return etcdctl(args[1:])
 	}
-	if err := newApp(version, os.Stdout).Run(hideToken(args)); err != nil {
+	if err := newApp(version, os.Stdout).Run(hideSecrets(args)); err != nil {
 		fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
 		return 1
 	}

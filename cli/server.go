@@ -30,7 +30,9 @@ func serverCommand(version string) *cli.Command {
 		Flags:        flags,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
+			if stray := c.Args().First(); isToken(stray) {
+				return errors.New("a token is no flag: give it with --token-file, or LIMPET_TOKEN")
+			} else if c.Args().Present() {
 				return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
 			}
 			var unknown []string

@@ -29,7 +29,7 @@ func TestTokenShow(t *testing.T) {
 }
 
 // A token on the command line goes on to the command, and nobody else sees it.
-func TestHideToken(t *testing.T) {
+func TestHideSecrets(t *testing.T) {
 	for _, line := range []string{
 		"limpet server --token " + aToken + " --name a",
 		"limpet server -token=" + aToken + " --name a",
@@ -38,12 +38,15 @@ func TestHideToken(t *testing.T) {
 		"limpet server --token=",
 		"limpet token generate",
 		"limpet server --token-file x --initial-cluster-token y",
+		"limpet server --token-file " + aToken,
+		"limpet server --token-file=" + aToken,
+		"limpet server " + aToken,
 	} {
 		var args []string
 		for _, w := range strings.Fields(line) {
 			args = append(args, strings.Clone(w)) // constants cannot be overwritten
 		}
-		got := hideToken(args)
+		got := hideSecrets(args)
 		if !slices.Equal(got, strings.Fields(line)) {
 			t.Errorf("%q goes on as %q", line, got)
 		}
@@ -52,6 +55,24 @@ func TestHideToken(t *testing.T) {
 		}
 		if !strings.Contains(line, aToken) && strings.Join(args, " ") != line {
 			t.Errorf("%q: without a token, it was changed to %q", line, args)
+		}
+	}
+}
+
+func TestHidePasswords(t *testing.T) {
+	for line, want := range map[string]string{
+		"limpet status --user root:secret": "limpet status --user root:xxxxxx", "limpet etcdctl --user=root:secret get a": "limpet etcdctl --user=root:xxxxxx get a",
+		"limpet member list --user root": "limpet member list --user root", "limpet status --endpoints a:1": "limpet status --endpoints a:1",
+	} {
+		var args []string
+		for _, w := range strings.Fields(line) {
+			args = append(args, strings.Clone(w))
+		}
+		if got := hideSecrets(args); !slices.Equal(got, strings.Fields(line)) {
+			t.Errorf("%q goes on as %q", line, got)
+		}
+		if got := strings.Join(args, " "); got != want {
+			t.Errorf("%q: the process list shows %q, want %q", line, got, want)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func inspectDataDir(path string) error {
 		switch e.Name() {
 		case identityName:
 			known = true
-		case lockName, identityName + ".tmp", tokenName, "lost+found":
+		case lockName, identityName + ".tmp", tokenName, tokenName + ".tmp", "lost+found":
 			// A crash before the identity was complete leaves these; the token may be
 			// put there beforehand.
 		default:

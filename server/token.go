@@ -17,6 +17,10 @@ import (
 // tokenName is the file in the data directory that holds the cluster's tokens.
 const tokenName = "token"
 
+// beforeSuffix ends the name of the file with the tokens from before another one
+// was given.
+const beforeSuffix = ".before"
+
 // The words that begin the lines behind the first of a token file.
 const (
 	alsoWord    = "also"    // another token that is trusted
@@ -31,6 +35,7 @@ const (
 type tokenFile struct {
 	tokens  []trust.Token // the one in use first
 	retired []string
+	before  *tokenFile // what it takes the place of, until it is written
 }
 
 // readTokenFile reads the file of a data directory; os.ErrNotExist if there is
@@ -77,8 +82,19 @@ func parseTokenFile(data []byte) (*tokenFile, error) {
 	return f, nil
 }
 
-// write stores the file durably.
+// write stores the file durably. The tokens whose place it takes are kept beside:
+// whoever gave the wrong one gets them back from there.
 func (f *tokenFile) write(dir string) error {
+	if f.before != nil {
+		if err := f.before.writeTo(dir, tokenName+beforeSuffix); err != nil {
+			return err
+		}
+		f.before = nil
+	}
+	return f.writeTo(dir, tokenName)
+}
+
+func (f *tokenFile) writeTo(dir, name string) error {
 	var b bytes.Buffer
 	for i, t := range f.tokens {
 		if i > 0 {
@@ -89,7 +105,7 @@ func (f *tokenFile) write(dir string) error {
 	for _, fp := range f.retired {
 		b.WriteString(retiredWord + " " + fp + "\n")
 	}
-	if err := safefile.Write(filepath.Join(dir, tokenName), b.Bytes()); err != nil {
+	if err := safefile.Write(filepath.Join(dir, name), b.Bytes()); err != nil {
 		return fmt.Errorf("the token cannot be stored in %s: %w", dir, unwrapPath(err))
 	}
 	return nil
@@ -161,6 +177,9 @@ func isPlain(u string) bool { return strings.HasPrefix(u, "http:") }
 func (c *Config) givenToken(log *slog.Logger) (*trust.Token, error) {
 	text := c.Token
 	if c.TokenFile != "" {
+		if _, err := trust.ParseToken(c.TokenFile); err == nil {
+			return nil, errors.New("--token-file wants the name of a file, and got a token: give that with LIMPET_TOKEN")
+		}
 		data, err := os.ReadFile(c.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("--token-file: %w", err)
@@ -227,8 +246,8 @@ func (f *tokenFile) with(given *trust.Token, log *slog.Logger) *tokenFile {
 		log.Warn("the token given was replaced by limpet token rotate; the one in the data directory is used", "given", given.Fingerprint(), "used", f.tokens[0].Fingerprint())
 		return f
 	}
-	log.Warn("the token given takes the place of the one in the data directory", "given", given.Fingerprint(), "stored", f.tokens[0].Fingerprint())
-	return &tokenFile{tokens: []trust.Token{*given}, retired: f.retired}
+	log.Warn("the token given takes the place of the one in the data directory, which is kept beside", "given", given.Fingerprint(), "stored", f.tokens[0].Fingerprint(), "file", tokenName+beforeSuffix)
+	return &tokenFile{tokens: []trust.Token{*given}, retired: f.retired, before: f}
 }
 
 // openVault makes what readTokens found durable, before it is used, and shows a

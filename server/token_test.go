@@ -163,7 +163,7 @@ func TestGivenAndStored(t *testing.T) {
 			if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			stored := tokenFile{[]trust.Token{parseToken(t, tokenA), parseToken(t, tokenB)}, []string{retired}}
+			stored := tokenFile{tokens: []trust.Token{parseToken(t, tokenA), parseToken(t, tokenB)}, retired: []string{retired}}
 			if err := stored.write(cfg.DataDir); err != nil {
 				t.Fatal(err)
 			}
@@ -178,6 +178,10 @@ func TestGivenAndStored(t *testing.T) {
 			wantTokens(t, cfg.DataDir, c.want...)
 			if !slices.Equal(cfg.held.retired, []string{retired}) {
 				t.Errorf("retired: %v", cfg.held.retired)
+			}
+			kept, err := os.ReadFile(filepath.Join(cfg.DataDir, tokenName+beforeSuffix))
+			if wish := c.says == "takes the place"; wish != (err == nil) || wish && !strings.HasPrefix(string(kept), tokenA+"\n") {
+				t.Errorf("beside is %q, %v", kept, err)
 			}
 			if c.says != "" && !log.has(c.says) || c.given != "" && log.has(c.given) {
 				t.Errorf("the log does not say %q, or shows the token:\n%s", c.says, log.buf.String())
