@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -57,6 +58,10 @@ type rotation struct {
 	line *line
 
 	said string // the trouble last logged; of the goroutine of Run
+
+	// begins is held while a new token is made and proposed: until that is agreed
+	// on it looks like one that is left over.
+	begins sync.Mutex
 }
 
 // follow brings this member to where the cluster is.
@@ -78,6 +83,9 @@ func (r *rotation) catchUp(ctx context.Context, n *raftfsm.Node) error {
 	tokens, now := r.me.cfg.Tokens, n.Membership().Rotation
 	held := tokens.Fingerprints()
 	old, fresh := slices.Contains(held, now.From), slices.Contains(held, now.To)
+	if err := r.dropLeftOver(n, now); err != nil {
+		return err
+	}
 	if !old && !fresh {
 		return nil // there was no rotation, or an operator gave all another token
 	}
@@ -98,6 +106,33 @@ func (r *rotation) catchUp(ctx context.Context, n *raftfsm.Node) error {
 			return err
 		}
 		r.me.log.Info("the old token is not trusted any more", "from", now.From, "to", now.To)
+	}
+	return nil
+}
+
+// dropLeftOver trusts no token that belongs to no rotation: one that was made and
+// not agreed on, or of a rotation that another one took the place of. Somebody may
+// have had it meanwhile.
+func (r *rotation) dropLeftOver(n *raftfsm.Node, now txn.Rotation) error {
+	select {
+	case <-n.Ready():
+	default:
+		return nil // now may be old
+	}
+	if !r.begins.TryLock() {
+		return nil
+	}
+	defer r.begins.Unlock()
+	for _, fp := range r.me.cfg.Tokens.Fingerprints()[1:] {
+		if fp == now.To || fp == now.From && now.Phase != txn.RotationDone {
+			continue
+		}
+		if err := r.me.cfg.Tokens.Drop(fp); err != nil {
+			return err
+		}
+		if fp != now.From {
+			r.me.log.Info("a token that was made and never used is not trusted any more", "token", fp)
+		}
 	}
 	return nil
 }
@@ -189,18 +224,13 @@ func (r *rotation) begin(ctx context.Context) error {
 		}
 		return err
 	}
-	// One that was made for a rotation of which nothing came is as good as new.
-	to := ""
-	for _, fp := range held[1:] {
-		if fp != now.From && fp != now.To {
-			to = fp
-		}
+	r.begins.Lock()
+	defer r.begins.Unlock()
+	to, err := tokens.Mint()
+	if err != nil {
+		return err
 	}
-	if to == "" {
-		if to, err = tokens.Mint(); err != nil {
-			return err
-		}
-	}
+	// If this is not agreed on, dropLeftOver drops it.
 	_, err = n.Propose(ctx, &txn.RotationStep{Was: now, Now: txn.Rotation{From: held[0], To: to, Phase: txn.RotationGathers}})
 	return err
 }
