@@ -97,12 +97,13 @@ func (a *authServer) issue(ctx context.Context, c auth.Caller) (*pb.Authenticate
 		}
 		return &pb.AuthenticateResponse{Header: a.s.fill(&pb.ResponseHeader{}), Token: token}, nil
 	}
-	resp, err := propose[*pb.AuthenticateResponse](ctx, a.s, &txn.As{Caller: c, Command: &txn.Login{Prefix: login.NewPrefix()}})
+	prefix := login.NewPrefix()
+	digest := login.Digest(prefix)
+	resp, err := propose[*pb.AuthenticateResponse](ctx, a.s, &txn.As{Caller: c, Command: &txn.Login{Digest: digest}})
 	if err != nil {
 		return nil, err
 	}
-	a.s.fill(resp.Header)
-	return resp, nil
+	return &pb.AuthenticateResponse{Header: a.s.fill(resp.Header), Token: prefix + strings.TrimPrefix(resp.Token, digest)}, nil
 }
 
 // UserAdd implements pb.AuthServer. Only the hash of a password is agreed on.

@@ -87,8 +87,9 @@ func WirePerms(name string, role *Role) []*authpb.Permission {
 	return out
 }
 
-// TokenChange is one change of the tokens that are known: User has got Token.
-// Without a token all of the user's are void, without a user too all there are.
+// TokenChange is one change of the tokens that are known: User has got Token, of
+// which this is a digest. Without a token all of the user's are void, without a
+// user too all there are.
 type TokenChange struct {
 	Token, User string
 }

@@ -40,7 +40,7 @@ func FuzzTokens(f *testing.F) {
 		}
 		return nil
 	})
-	simple.Change([]auth.TokenChange{{Token: "sEcReTpReFiX.7", User: "ann"}})
+	simple.Change([]auth.TokenChange{{Token: kept("sEcReTpReFiX.7"), User: "ann"}})
 	for _, seed := range []string{
 		signed, signed[:len(signed)-1], signed + "=", unsigned, strings.ToUpper(signed), "sEcReTpReFiX.7", "sEcReTpReFiX.8", "sEcReTpReFiX.07", "sEcReTpReFiX.10",
 		"", ".", "..", "a.18446744073709551616", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJIUzI1NiJ9.W10.AA", strings.Repeat(".", 1000),

@@ -3,6 +3,8 @@ package login
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"math/big"
 	"strconv"
@@ -24,7 +26,7 @@ type Simple struct {
 
 	// mu guards the rest.
 	mu    sync.Mutex
-	users map[string]*holder // by token
+	users map[string]*holder // by digest
 	swept time.Time
 }
 
@@ -73,7 +75,7 @@ func (t *Simple) sweepLocked(now time.Time) {
 // Caller tells whose token it is; using it makes it last. A token that this member
 // has not heard of yet is waited for until ctx ends.
 func (t *Simple) Caller(ctx context.Context, token string, rules *auth.Rules) (auth.Caller, error) {
-	_, index, ok := strings.Cut(token, ".")
+	prefix, index, ok := strings.Cut(token, ".")
 	n, err := strconv.ParseUint(index, 10, 64)
 	if !ok || err != nil {
 		return auth.Caller{}, auth.ErrInvalidToken
@@ -85,7 +87,7 @@ func (t *Simple) Caller(ctx context.Context, token string, rules *auth.Rules) (a
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := t.users[token]
+	h := t.users[Digest(prefix)+"."+index]
 	if h == nil || now.After(h.ends) {
 		return auth.Caller{}, auth.ErrInvalidToken
 	}
@@ -98,6 +100,13 @@ const (
 	prefixLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	prefixLength  = 16
 )
+
+// Digest is what members keep, and the log says, of a token's prefix: whoever reads
+// them cannot make the token of it.
+func Digest(prefix string) string {
+	sum := sha256.Sum256([]byte(prefix))
+	return hex.EncodeToString(sum[:])
+}
 
 // NewPrefix returns the secret part of a simple token.
 func NewPrefix() string {

@@ -68,7 +68,7 @@ func FuzzApply(f *testing.F) {
 	for _, cmds := range [][]txn.Command{
 		{&pb.AuthUserAddRequest{}, &pb.AuthUserAddRequest{Name: "u"}, &pb.AuthRoleGrantPermissionRequest{Name: "root"}, &pb.AuthUserChangePasswordRequest{Name: "root"}},
 		{&pb.AuthRoleAddRequest{Name: "r"}, &pb.AuthRoleGrantPermissionRequest{Name: "r"}, &pb.AuthRoleRevokePermissionRequest{Role: "r"}, &pb.AuthUserGrantRoleRequest{User: "root", Role: "r"}},
-		{&pb.AuthEnableRequest{}, &txn.As{Caller: auth.Caller{User: "root", Revision: 4}, Command: &txn.Login{Prefix: "p"}}, &pb.AuthDisableRequest{}, &txn.Login{}},
+		{&pb.AuthEnableRequest{}, &txn.As{Caller: auth.Caller{User: "root", Revision: 4}, Command: &txn.Login{Digest: "p"}}, &pb.AuthDisableRequest{}, &txn.Login{}},
 		{&pb.AuthEnableRequest{}, &pb.TxnRequest{Success: []*pb.RequestOp{{}}}, &pb.AuthUserDeleteRequest{Name: "root"}, &pb.AuthRoleDeleteRequest{Role: "root"}},
 	} {
 		f.Add(commands(f, cmds...), int64(1))

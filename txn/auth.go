@@ -74,7 +74,7 @@ func (st *State) login(c auth.Caller, l *Login, index uint64) (*pb.AuthenticateR
 	case u == nil || u.NoPassword:
 		return nil, auth.ErrFailed
 	}
-	token := l.Prefix + "." + strconv.FormatUint(index, 10)
+	token := l.Digest + "." + strconv.FormatUint(index, 10)
 	st.effects.Tokens = append(st.effects.Tokens, auth.TokenChange{Token: token, User: c.User})
 	return &pb.AuthenticateResponse{Header: st.header(), Token: token}, nil
 }

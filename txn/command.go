@@ -25,9 +25,10 @@ type As struct {
 }
 
 // Login issues a simple token to the caller, whose password was right at the
-// caller's revision. Its effect is a login, its response the token.
+// caller's revision. The log has only a digest of what the token is made of; it
+// and the index of the entry are the effect, and the response's token.
 type Login struct {
-	Prefix string `json:"prefix"` // random; the index of the entry follows
+	Digest string `json:"digest"`
 }
 
 // Kinds of commands in an entry. The numbers are on disk: never reuse one.

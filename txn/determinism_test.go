@@ -94,7 +94,7 @@ func randomRules(r *rand.Rand) Command {
 		&pb.AuthRoleGrantPermissionRequest{Name: role, Perm: perm}, &pb.AuthRoleGrantPermissionRequest{Name: role, Perm: perm},
 		&pb.AuthRoleRevokePermissionRequest{Role: role, Key: perm.Key, RangeEnd: perm.RangeEnd},
 		&pb.AuthUserChangePasswordRequest{Name: user, HashedPassword: "cg=="},
-		&pb.AuthEnableRequest{}, &pb.AuthEnableRequest{}, &pb.AuthDisableRequest{}, &Login{Prefix: "p"},
+		&pb.AuthEnableRequest{}, &pb.AuthEnableRequest{}, &pb.AuthDisableRequest{}, &Login{Digest: "p"},
 		&pb.AuthUserRevokeRoleRequest{Name: user, Role: role}, &pb.AuthUserDeleteRequest{Name: user}, &pb.AuthRoleDeleteRequest{Role: role},
 	}[r.IntN(16)]
 }
