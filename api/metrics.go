@@ -30,10 +30,17 @@ type Metrics struct {
 	versions atomic.Int32
 }
 
-// maxVersions bounds how many versions clients can make this member count.
-const maxVersions = 100
+// maxVersions bounds how many versions clients can make this member count, and
+// maxVersion the bytes of one.
+const (
+	maxVersions = 100
+	maxVersion  = 64
+)
 
 func (m *Metrics) countRequest(kind, version string) {
+	if len(version) > maxVersion {
+		version = "other"
+	}
 	key := [2]string{kind, version}
 	c, ok := m.requests.Load(key)
 	if !ok {
