@@ -264,3 +264,15 @@ func unwrapPath(err error) error {
 }
 
 func parseInt(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }
+
+// warnOfOpenDir says so when others may change the data directory: whoever may
+// can also put another token, or other data, in the place of ours.
+func (s *Server) warnOfOpenDir() {
+	info, err := os.Stat(s.dir.path)
+	if err != nil || info.Mode().Perm()&0o022 == 0 {
+		return
+	}
+	const means = "other users of this machine may change the data directory, and take this member over: chmod 700 it"
+	s.notices.Stand("open data directory", means, "folder", s.dir.path)
+	s.log.Warn(means, "folder", s.dir.path, "mode", info.Mode().Perm().String())
+}

@@ -158,6 +158,7 @@ func (s *Server) openDir(context.Context) (err error) {
 	if s.dir, err = openDataDir(s.cfg.DataDir); err != nil {
 		return err
 	}
+	s.warnOfOpenDir()
 	if s.dir.id.Recovering != "" {
 		return fmt.Errorf("limpet recover did not finish on %s: run it again", s.cfg.DataDir)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"limpet/safefile"
 	"limpet/trust"
@@ -46,6 +47,9 @@ func readTokenFile(dir string) (*tokenFile, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+	if foreign(dir, file) {
+		return nil, fmt.Errorf("%s belongs to another user of this machine, who may have put it there: see whose token it is, then chown it", file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the token in %s cannot be read (%w); ask as the user that limpet runs as, or as root", file, unwrapPath(err))
 	}
@@ -54,6 +58,26 @@ func readTokenFile(dir string) (*tokenFile, error) {
 		return nil, fmt.Errorf("%s is damaged (%w); put the cluster's token into it, from another member: limpet token show", file, err)
 	}
 	return f, nil
+}
+
+// foreign reports whether a file in a data directory belongs neither to the
+// directory's owner nor to root.
+func foreign(dir, file string) bool {
+	of, ok := owner(dir)
+	by, ok2 := owner(file)
+	return ok && ok2 && by != of && by != 0
+}
+
+func owner(path string) (uid uint32, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return st.Uid, true
 }
 
 func parseTokenFile(data []byte) (*tokenFile, error) {

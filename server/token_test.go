@@ -264,3 +264,45 @@ func TestPlainPeersAreSaid(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may write the data directory shall not choose the token unnoticed.
+func TestForeignToken(t *testing.T) {
+	cfg := secureConfig(t)
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stored := tokenFile{tokens: []trust.Token{parseToken(t, tokenA)}}
+	if err := stored.write(cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	if err := os.Chown(filepath.Join(cfg.DataDir, tokenName), 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.readTokens(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
+		t.Errorf("a token of somebody else: %v", err)
+	}
+	if err := os.Chown(cfg.DataDir, 65534, 65534); err != nil { // a member that runs as that user
+		t.Fatal(err)
+	}
+	if err := cfg.readTokens(slog.New(slog.DiscardHandler)); err != nil {
+		t.Errorf("root looks at another user's member: %v", err)
+	}
+}
+
+func TestOpenDataDirIsANotice(t *testing.T) {
+	cfg := newConfig(t)
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(cfg.DataDir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, cfg)
+	says := func(n peer.Notice) bool { return strings.Contains(n.Text, "may change the data directory") }
+	if !slices.ContainsFunc(m.notices.Recent(), says) {
+		t.Errorf("notices: %v", m.notices.Recent())
+	}
+}
