@@ -83,13 +83,19 @@ func (m *member) stop() {
 }
 
 // put proposes one put and returns its revision.
+// put writes key; again if a busy machine has made the members elect another
+// leader meanwhile.
 func (m *member) put(key, value string) int64 {
 	m.t.Helper()
-	rev, err := m.tryPut(context.Background(), key, value)
-	if err != nil {
-		m.t.Fatalf("put %s: %v", key, err)
+	for end := time.Now().Add(deadline); ; {
+		rev, err := m.tryPut(context.Background(), key, value)
+		switch {
+		case err == nil:
+			return rev
+		case !errors.Is(err, ErrLeaderChanged) && !errors.Is(err, ErrNoLeader) || time.Now().After(end):
+			m.t.Fatalf("put %s: %v", key, err)
+		}
 	}
-	return rev
 }
 
 func (m *member) tryPut(ctx context.Context, key, value string) (int64, error) {
