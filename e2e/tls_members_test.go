@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,34 @@ func TestMembersWithGivenTLS(t *testing.T) {
 
 	k.add()
 	k.agree("grown")
+
+	// The authority between members is replaced while they run: they trust another one beside the old, and
+	// show what that has signed. Only the first is started again, and trusts the new one alone.
+	next := pki.New(t, "next-ca")
+	for _, p := range k.peers {
+		next.Issue(pki.Leaf{CN: "signed anew", Names: loopback}).Copy(t, p)
+	}
+	k.trust(next)
+	proc.Flags("--peer-trusted-ca-file=" + next.File)(k.members[0])
+	k.members[0].Terminate(patience)
+	k.members[0].Run()
+	k.agree("another authority")
+}
+
+// trust adds an authority to the bundle that all members have.
+func (k *kubeadm) trust(next *pki.CA) {
+	k.t.Helper()
+	var both []byte
+	for _, file := range []string{k.ca.File, next.File} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		both = append(both, data...)
+	}
+	if err := os.WriteFile(k.ca.File, both, 0o600); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // strangers come to the port for clients, and to that for members, of the first member.
