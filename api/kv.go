@@ -250,24 +250,23 @@ func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, err
 // what is refused anyway shall not wear out the disks. What counts is whether the
 // caller may when cmd is applied.
 func (s *Server) mayPropose(ctx context.Context, cmd txn.Command) (auth.Caller, error) {
-	c, err := s.caller(ctx)
-	if err == nil {
-		err = txn.Permit(s.rules(), c, cmd, s.cfg.Store)
+	for fresh := false; ; fresh = true {
+		c, err := s.caller(ctx)
+		if err != nil {
+			return c, err
+		}
+		denied := txn.Permit(s.rules(), c, cmd, s.cfg.Store)
+		switch {
+		case denied == nil:
+			return c, nil
+		case fresh:
+			return c, cmp.Or(s.toldBefore(cmd), denied)
+		}
+		// This member may not have heard of a change of the rules.
+		if err := s.confirm(ctx); err != nil {
+			return c, err
+		}
 	}
-	if err == nil {
-		return c, nil
-	}
-	// This member may not have heard of a change of the rules.
-	if err := s.confirm(ctx); err != nil {
-		return c, err
-	}
-	if c, err = s.caller(ctx); err == nil {
-		err = txn.Permit(s.rules(), c, cmd, s.cfg.Store)
-	}
-	if err == nil {
-		return c, nil
-	}
-	return c, cmp.Or(s.toldBefore(cmd), err)
 }
 
 // toldBefore is what etcd tells before that the caller may not do cmd.
