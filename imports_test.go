@@ -28,6 +28,7 @@ var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
 	{"server", []string{"api/ops", "api/gateway", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"server/servertest", nil},
 	{"api/gateway", nil},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},

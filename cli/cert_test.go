@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"limpet/server"
+	"limpet/server/servertest"
 )
 
 const oneToken = "000102030405060708090a0b0c0d0e0f"
@@ -154,10 +155,10 @@ func TestAccess(t *testing.T) {
 	cleanEnv(t)
 	folder := t.TempDir()
 	cfg := server.DefaultConfig()
-	cfg.Name, cfg.DataDir, cfg.Token, cfg.GossipAddress = "board", filepath.Join(folder, "data"), oneToken, freePort(t)
-	at, gone := freePort(t), freePort(t)
+	cfg.Name, cfg.DataDir, cfg.Token, cfg.GossipAddress = "board", filepath.Join(folder, "data"), oneToken, servertest.FreeAddr(t)
+	at, gone := servertest.FreeAddr(t), servertest.FreeAddr(t)
 	cfg.ListenClientURLs = []string{"https://" + at, "unix://" + folder + "/plain.sock", "unixs://" + folder + "/tls.sock"}
-	cfg.ListenPeerURLs = []string{"https://" + freePort(t)}
+	cfg.ListenPeerURLs = []string{"https://" + servertest.FreeAddr(t)}
 	cfg.AdvertisePeerURLs = cfg.ListenPeerURLs
 	cfg.AutoTLS, cfg.ClientTLS.ClientAuth = true, true
 	if err := cfg.Validate(); err != nil {

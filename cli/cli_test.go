@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"limpet/api"
 	"limpet/server"
+	"limpet/server/servertest"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -84,12 +84,12 @@ func TestHelp(t *testing.T) {
 // A real member and an address where nobody listens.
 func TestStatus(t *testing.T) {
 	cleanEnv(t)
-	here, nobody := freePort(t), freePort(t)
+	here, nobody := servertest.FreeAddr(t), servertest.FreeAddr(t)
 	cfg := server.DefaultConfig()
 	cfg.Name = "board"
 	cfg.DataDir = filepath.Join(t.TempDir(), "data")
 	cfg.ListenClientURLs = []string{"http://" + here}
-	cfg.ListenPeerURLs = []string{"http://" + freePort(t)}
+	cfg.ListenPeerURLs = []string{"http://" + servertest.FreeAddr(t)}
 	cfg.AdvertisePeerURLs = cfg.ListenPeerURLs
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -128,14 +128,4 @@ func TestStatus(t *testing.T) {
 	if len(rows) == 2 && (rows[1].Endpoint != nobody || rows[1].Error == "" || rows[1].ID != "") {
 		t.Errorf("the member that is not there: got %+v, want an error alone", rows[1])
 	}
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }

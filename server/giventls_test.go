@@ -37,17 +37,6 @@ func givenTLS(t *testing.T, ca *certtest.CA, set func(*Config)) (cfgs [3]Config)
 	return cfgs
 }
 
-func startAll(t *testing.T, cfgs [3]Config) (members [3]*member) {
-	t.Helper()
-	var wg sync.WaitGroup
-	for i, cfg := range cfgs {
-		// Owner: this call.
-		wg.Go(func() { members[i] = start(t, cfg) })
-	}
-	wg.Wait()
-	return members
-}
-
 // Members with certificates that they were given make a cluster, with a token
 // beside or without. New files serve those who come later, and clients of the
 // same authority are shut out of the peer port.
@@ -61,7 +50,7 @@ func TestMembersWithGivenCertificates(t *testing.T) {
 				}
 				c.PeerTLS.AllowedCNs = []string{"m1", "m2", "m3", "renewed"}
 			})
-			members := startAll(t, cfgs)
+			members := startAll(t, cfgs[:]...)
 			members[0].put("k", "v")
 			for _, m := range members {
 				m.wantValue("k", "v")
@@ -105,7 +94,7 @@ func TestMembersWithGivenCertificates(t *testing.T) {
 func TestRecoveryWithGivenCertificates(t *testing.T) {
 	ca := certtest.NewCA(t, "ours")
 	cfgs := givenTLS(t, ca, func(*Config) {})
-	members := startAll(t, cfgs)
+	members := startAll(t, cfgs[:]...)
 	members[0].put("k", "v")
 	members[0].stop()
 	members[2].stop()

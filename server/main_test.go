@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"net"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"limpet/server/servertest"
 )
 
 // TestMain fails the package when goroutines outlive its tests.
@@ -73,13 +74,8 @@ func soon() time.Time { return time.Now().Add(5 * time.Second) }
 // quiet is a log for what a test provokes.
 func quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) }
 
-// freeURL is a URL to listen on, of a port that was free a moment ago.
+// freeURL is a URL to listen on, of a port that nobody takes meanwhile.
 func freeURL(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return "http://" + l.Addr().String()
+	return "http://" + servertest.FreeAddr(t)
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -17,24 +16,20 @@ import (
 )
 
 // startThree starts three members that found a cluster together.
-func startThree(t *testing.T) [3]*member {
+func startThree(t *testing.T) []*member {
 	t.Helper()
-	var cfgs [3]Config
+	var cfgs []Config
 	var founders []string
+	for i := range 3 {
+		cfg := newConfig(t)
+		cfg.Name = fmt.Sprint("m", i+1)
+		cfgs = append(cfgs, cfg)
+		founders = append(founders, cfg.Name+"="+cfg.AdvertisePeerURLs[0])
+	}
 	for i := range cfgs {
-		cfgs[i] = newConfig(t)
-		cfgs[i].Name = fmt.Sprint("m", i+1)
-		founders = append(founders, cfgs[i].Name+"="+cfgs[i].AdvertisePeerURLs[0])
+		cfgs[i].InitialCluster = strings.Join(founders, ",")
 	}
-	var members [3]*member
-	var wg sync.WaitGroup
-	for i, cfg := range cfgs {
-		cfg.InitialCluster = strings.Join(founders, ",")
-		// Owner: this call.
-		wg.Go(func() { members[i] = start(t, cfg) })
-	}
-	wg.Wait()
-	return members
+	return startAll(t, cfgs...)
 }
 
 // Each member tells what it counts of each other one, by its ID in hex, and no

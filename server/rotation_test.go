@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,15 +30,10 @@ func startSecure(t *testing.T, token string) []*member {
 		cfgs = append(cfgs, cfg)
 		founders = append(founders, cfg.Name+"="+cfg.AdvertisePeerURLs[0])
 	}
-	members := make([]*member, len(cfgs))
-	var wg sync.WaitGroup
-	for i, cfg := range cfgs {
-		cfg.InitialCluster = strings.Join(founders, ",")
-		// Owner: this call.
-		wg.Go(func() { members[i] = start(t, cfg) })
+	for i := range cfgs {
+		cfgs[i].InitialCluster = strings.Join(founders, ",")
 	}
-	wg.Wait()
-	return members
+	return startAll(t, cfgs...)
 }
 
 // newcomer is a configuration with which a member joins m.

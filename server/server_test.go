@@ -51,11 +51,44 @@ type member struct {
 
 func start(t testing.TB, cfg Config) *member {
 	t.Helper()
-	s, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatalf("Start: %v", err)
+	return startAll(t, cfg)[0]
+}
+
+// startAll starts members that may wait for each other: when one cannot start,
+// none of the others goes on waiting for it.
+func startAll(t testing.TB, cfgs ...Config) []*member {
+	t.Helper()
+	ctx, giveUp := context.WithCancelCause(t.Context())
+	defer giveUp(nil)
+	servers := make([]*Server, len(cfgs))
+	var wg sync.WaitGroup
+	for i, cfg := range cfgs {
+		// Owner: this call.
+		wg.Go(func() {
+			var err error
+			if servers[i], err = Start(ctx, cfg, slog.New(slog.DiscardHandler)); err != nil {
+				giveUp(fmt.Errorf("start %s: %w", cfg.Name, err))
+			}
+		})
 	}
-	conn, err := grpc.NewClient(strings.TrimPrefix(cfg.ListenClientURLs[0], "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	wg.Wait()
+	failed := context.Cause(ctx)
+	members := make([]*member, len(cfgs))
+	for i, s := range servers {
+		if s != nil {
+			members[i] = connect(t, s)
+		}
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	return members
+}
+
+// connect makes the connection to a member that runs, which ends with the test.
+func connect(t testing.TB, s *Server) *member {
+	t.Helper()
+	conn, err := grpc.NewClient(strings.TrimPrefix(s.cfg.ListenClientURLs[0], "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
