@@ -30,6 +30,7 @@ var floors = []floor{
 	{"server", []string{"api/ops", "api/gateway", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
 	{"api/gateway", nil},
+	{"api/v2", []string{"raftfsm", "auth", "v2tree"}},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
@@ -38,6 +39,7 @@ var floors = []floor{
 	{"txn", []string{"auth", "sqlstore"}},
 	{"login", []string{"auth"}},
 	{"auth", nil},
+	{"v2tree", nil},
 	{"lease", nil},
 	{"discovery", nil},
 	{"peer", nil},
@@ -73,7 +75,8 @@ var neverIn = map[string][]string{
 		"time", "math/rand", "math/rand/v2", "crypto/rand", "sync", "sync/atomic", "os", "net", "io",
 		"github.com/hashicorp/raft", "github.com/hashicorp/raft-wal",
 	},
-	"auth": {"time", "math/rand", "math/rand/v2", "crypto/rand", "os", "net", "io", "context"},
+	"v2tree": {"time", "math/rand", "math/rand/v2", "crypto/rand", "sync", "sync/atomic", "os", "net", "io", "context"},
+	"auth":   {"time", "math/rand", "math/rand/v2", "crypto/rand", "os", "net", "io", "context"},
 }
 
 func TestImportsFollowTheTable(t *testing.T) {
