@@ -209,7 +209,7 @@ func (k *keeper) flush() error {
 	s.mu.Lock()
 	rev, applied, floor := s.current.Load(), s.applied.Load(), s.floor.Load()
 	commits := s.tail.unflushed(rev)
-	records := s.staged.records
+	records, taken := s.staged.records, s.staged.pending
 	s.staged.records = make(map[recordKey][]byte)
 	s.staged.since = time.Time{}
 	s.mu.Unlock()
@@ -228,6 +228,7 @@ func (k *keeper) flush() error {
 	}
 	s.mu.Lock()
 	s.tail.markFlushed(rev)
+	s.staged.pending -= taken
 	s.mu.Unlock()
 	s.durable.Store(applied)
 	k.flushed = floor
@@ -263,6 +264,7 @@ func (k *keeper) write(commits []*Commit, records map[recordKey][]byte, rev int6
 			}
 		}
 		for key, data := range records {
+			bytes += key.size() + int64(len(data))
 			var err error
 			if data == nil {
 				err = k.deleteRecord.exec(key.kind, key.name)
@@ -480,7 +482,7 @@ func (k *keeper) waitRoom() {
 	_ = k.await(context.Background(), func() bool {
 		k.s.mu.RLock()
 		defer k.s.mu.RUnlock()
-		return k.s.tail.pending < k.s.cfg.MaxPending
+		return k.s.pendingLocked() < k.s.cfg.MaxPending
 	})
 }
 

@@ -60,6 +60,28 @@ func TestFlushByBytes(t *testing.T) {
 	})
 }
 
+// TestRecordsCountAsPending: what records hold is written as soon as there is
+// much of it, and is no more pending then.
+func TestRecordsCountAsPending(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "limpet.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Config{Path: path, FlushBytes: 10_000})
+		record := func(index uint64, size int) {
+			s.Writer().SetRecord("kind", "name", make([]byte, size))
+			s.Writer().Publish(index)
+			synctest.Wait()
+		}
+		record(1, 9_000)
+		if s.Durable() != 0 || s.Stats().Pending != 9_008 {
+			t.Fatalf("durable %d with %d bytes pending, want 0 with 9008", s.Durable(), s.Stats().Pending)
+		}
+		record(2, 1_000)
+		if s.Durable() != 2 || s.Stats().Pending != 0 {
+			t.Fatalf("durable %d with %d bytes pending, want 2 with 0", s.Durable(), s.Stats().Pending)
+		}
+	})
+}
+
 // TestBackPressure: Publish waits while more than MaxPending bytes wait for the
 // disk, and ends its wait with the disk's.
 func TestBackPressure(t *testing.T) {

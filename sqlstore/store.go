@@ -97,10 +97,13 @@ type Store struct {
 // each record changed since the last flush. Guarded by Store.mu.
 type staged struct {
 	records map[recordKey][]byte // nil value: delete
+	pending int64                // bytes of all that was put into records since, and is not in SQLite
 	since   time.Time            // when the oldest unflushed change was published; zero if none
 }
 
 type recordKey struct{ kind, name string }
+
+func (k recordKey) size() int64 { return int64(len(k.kind) + len(k.name)) }
 
 // Open opens or creates the store and rebuilds the key index by one
 // sequential scan.
@@ -229,7 +232,7 @@ type Stats struct {
 // Stats returns the current figures.
 func (s *Store) Stats() Stats {
 	s.mu.RLock()
-	st := Stats{Keys: s.index.live, Pending: s.tail.pending}
+	st := Stats{Keys: s.index.live, Pending: s.pendingLocked()}
 	s.mu.RUnlock()
 	st.FileBytes = s.keeper.size.Load()
 	st.Size = st.FileBytes + st.Pending
@@ -237,6 +240,9 @@ func (s *Store) Stats() Stats {
 	st.Rows = s.keeper.rows.Load()
 	return st
 }
+
+// pendingLocked is how many bytes wait for the disk.
+func (s *Store) pendingLocked() int64 { return s.tail.pending + s.staged.pending }
 
 // Err is the error that keeps the keeper from writing, nil while all is well.
 // The keeper goes on trying.

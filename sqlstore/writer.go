@@ -153,6 +153,7 @@ func (w *Writer) Publish(index uint64) []*Commit {
 	s.mu.Lock()
 	for _, r := range w.records {
 		s.staged.records[r.key] = r.data
+		s.staged.pending += r.key.size() + int64(len(r.data))
 	}
 	if s.staged.since.IsZero() && index > s.applied.Load() {
 		s.staged.since = time.Now()
@@ -163,7 +164,7 @@ func (w *Writer) Publish(index uint64) []*Commit {
 	if compact {
 		s.floor.Store(w.floor)
 	}
-	pending := s.tail.pending
+	pending := s.pendingLocked()
 	s.mu.Unlock()
 	w.done, w.records = nil, w.records[:0]
 	s.arrivals.reached(index)
