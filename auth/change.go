@@ -11,8 +11,8 @@ import (
 )
 
 // Change returns the rules after one of etcd's requests that change them:
-// AuthEnable, AuthDisable, and all of users and roles. Passwords come hashed. On
-// error nothing has changed; r itself never does.
+// AuthEnable, AuthDisable, all of users and roles, and *V2Change. Passwords come
+// hashed. On error nothing has changed; r itself never does.
 func (r *Rules) Change(req any) (*Rules, error) {
 	switch q := req.(type) {
 	case *pb.AuthEnableRequest:
@@ -37,6 +37,8 @@ func (r *Rules) Change(req any) (*Rules, error) {
 		return r.grantPermission(q)
 	case *pb.AuthRoleRevokePermissionRequest:
 		return r.revokePermission(q)
+	case *V2Change:
+		return r.v2Change(q)
 	}
 	panic(fmt.Sprintf("auth: %T changes no rules", req))
 }

@@ -23,4 +23,13 @@ var (
 	ErrOldRevision       = errors.New("auth: users, roles or permissions have changed since the caller was looked up")
 	ErrInvalidToken      = errors.New("auth: invalid token")
 	ErrVerifyOnly        = errors.New("auth: there is no private key to sign tokens with")
+
+	// Of etcd's v2 API alone, within a Refusal.
+	ErrEnabled       = errors.New("auth: authentication is enabled already")
+	ErrRootRole      = errors.New("auth: the role root does not change")
+	ErrRoleGranted   = errors.New("auth: role is granted to the user already")
+	ErrPermGranted   = errors.New("auth: permission is granted to the role already")
+	ErrPasswordEmpty = errors.New("auth: password is empty")
+	ErrPattern       = errors.New("auth: not a pattern")
+	ErrUnchanged     = errors.New("auth: nothing would change")
 )

@@ -171,13 +171,16 @@ func spanOf(key, end []byte) span {
 	return span{key: string(key), end: string(end)}
 }
 
-// granted merges what the roles of a user permit, once for these rules.
-func (r *Rules) granted(user string) *grants {
-	if g, ok := r.grants.Load(user); ok {
+// granted is what the roles of a user permit.
+func (r *Rules) granted(user string) *grants { return r.mergedFor(user, r.users[user].Roles) }
+
+// mergedFor merges what the roles of somebody permit, once for these rules.
+func (r *Rules) mergedFor(who any, roles []string) *grants {
+	if g, ok := r.grants.Load(who); ok {
 		return g.(*grants)
 	}
 	g := new(grants)
-	for _, name := range r.users[user].Roles {
+	for _, name := range roles {
 		role := r.roles[name]
 		if role == nil {
 			continue
@@ -193,7 +196,7 @@ func (r *Rules) granted(user string) *grants {
 		}
 	}
 	g.read, g.write = g.read.merge(), g.write.merge()
-	r.grants.Store(user, g)
+	r.grants.Store(who, g)
 	return g
 }
 

@@ -18,7 +18,7 @@ type Rules struct {
 	revision uint64 // counts changes; 1 at first
 	users    map[string]*User
 	roles    map[string]*Role
-	grants   sync.Map // user name to *grants, merged when first asked for
+	grants   sync.Map // user name, or guestGrants, to *grants, merged when first asked for
 }
 
 // User is one user.
