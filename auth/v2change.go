@@ -16,9 +16,11 @@ type V2Change struct {
 // V2User makes a user, or changes the one there is: with Roles it must not be
 // there yet, with Grant or Revoke it must.
 type V2User struct {
-	Name                 string   `json:"name"`
-	HashedPassword       string   `json:"hash,omitempty"` // as in etcd's v3 requests; empty: unchanged
-	Roles, Grant, Revoke []string `json:",omitempty"`
+	Name           string   `json:"name"`
+	HashedPassword string   `json:"hash,omitempty"` // as in etcd's v3 requests; empty: unchanged
+	Roles          []string `json:"roles,omitempty"`
+	Grant          []string `json:"grant,omitempty"`
+	Revoke         []string `json:"revoke,omitempty"`
 }
 
 // V2Role makes a role that permits Perms; with Grant or Revoke it changes the one

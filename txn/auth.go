@@ -50,7 +50,7 @@ func Permit(rules *auth.Rules, c auth.Caller, cmd Command, store *sqlstore.Store
 		*pb.AuthUserAddRequest, *pb.AuthUserDeleteRequest, *pb.AuthUserChangePasswordRequest,
 		*pb.AuthUserGrantRoleRequest, *pb.AuthUserRevokeRoleRequest,
 		*pb.AuthRoleAddRequest, *pb.AuthRoleDeleteRequest,
-		*pb.AuthRoleGrantPermissionRequest, *pb.AuthRoleRevokePermissionRequest:
+		*pb.AuthRoleGrantPermissionRequest, *pb.AuthRoleRevokePermissionRequest, *auth.V2Change:
 		return rules.Admin(c)
 	}
 	return nil
@@ -92,8 +92,26 @@ func (st *State) applyRules(cmd Command) (any, error) {
 		}
 	}
 	st.effects.Rules = st.effects.Rules || next != st.rules
+	change := RulesChange{Before: st.rules, After: next}
 	st.rules = next
+	if v2, ok := cmd.(*auth.V2Change); ok {
+		st.voidTokens(v2, change)
+		return &change, nil
+	}
 	return st.rulesAnswer(cmd), nil
+}
+
+// RulesChange is the response to an auth.V2Change.
+type RulesChange struct{ Before, After *auth.Rules }
+
+// voidTokens ends the tokens that a change through v2 leaves without ground.
+func (st *State) voidTokens(v2 *auth.V2Change, c RulesChange) {
+	switch {
+	case v2.User != nil && v2.User.HashedPassword != "" && c.Before.User(v2.User.Name) != nil:
+		st.effects.Tokens = append(st.effects.Tokens, auth.TokenChange{User: v2.User.Name})
+	case c.Before.Enabled() && !c.After.Enabled():
+		st.effects.Tokens = append(st.effects.Tokens, auth.TokenChange{})
+	}
 }
 
 // rulesAnswer is etcd's response to a change of rules. Tokens of users that are

@@ -66,6 +66,8 @@ var kinds = map[byte]func() Command{
 	27: func() Command { return new(pb.AuthRoleRevokePermissionRequest) },
 
 	28: func() Command { return new(RotationStep) },
+
+	31: func() Command { return new(auth.V2Change) },
 }
 
 // kindOf is the inverse of kinds.

@@ -96,7 +96,19 @@ func randomRules(r *rand.Rand) Command {
 		&pb.AuthUserChangePasswordRequest{Name: user, HashedPassword: "cg=="},
 		&pb.AuthEnableRequest{}, &pb.AuthEnableRequest{}, &pb.AuthDisableRequest{}, &Login{Digest: "p"},
 		&pb.AuthUserRevokeRoleRequest{Name: user, Role: role}, &pb.AuthUserDeleteRequest{Name: user}, &pb.AuthRoleDeleteRequest{Role: role},
-	}[r.IntN(16)]
+		randomV2Change(r, user, role), randomV2Change(r, user, role),
+	}[r.IntN(18)]
+}
+
+func randomV2Change(r *rand.Rand, user, role string) Command {
+	on := r.IntN(3) > 0
+	grant := auth.V2Perms{Read: []string{string(randomKey(r))}, Write: []string{string(randomKey(r)) + "*", "/*"}}
+	return []Command{
+		&auth.V2Change{Enabled: &on}, &auth.V2Change{User: &auth.V2User{Name: user, HashedPassword: "cg=="}},
+		&auth.V2Change{User: &auth.V2User{Name: user, Grant: []string{role, "later"}}}, &auth.V2Change{User: &auth.V2User{Name: user, Revoke: []string{role}}},
+		&auth.V2Change{Role: &auth.V2Role{Name: role, Perms: grant}}, &auth.V2Change{Role: &auth.V2Role{Name: role, Grant: grant}},
+		&auth.V2Change{Role: &auth.V2Role{Name: role, Revoke: grant}},
+	}[r.IntN(7)]
 }
 
 func randomPlain(r *rand.Rand, i int64) Command {
@@ -357,6 +369,7 @@ func TestKindsOnDisk(t *testing.T) {
 		6: &pb.LeaseRevokeRequest{}, 7: &pb.AlarmRequest{}, 8: &Member{}, 9: &Found{}, 10: &MemberAdd{}, 11: &MemberRemove{}, 12: &MemberUpdate{},
 		13: &MemberPromote{}, 14: &MemberRelease{}, 15: &As{Command: &Login{}}, 16: &Login{}, 17: &pb.AuthEnableRequest{},
 		22: &pb.AuthUserGrantRoleRequest{}, 27: &pb.AuthRoleRevokePermissionRequest{}, 28: &RotationStep{},
+		31: &auth.V2Change{},
 	} {
 		if got, _, err := Append(nil, cmd); got != want || err != nil {
 			t.Errorf("kind of %T: %d, %v; want %d", cmd, got, err, want)

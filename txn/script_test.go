@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	apply       one command a line, in one batch:
 //	            put|delete|txn|compact|grant|revoke|alarm REQUEST,
 //	            found|member|madd|mremove|mupdate|mpromote|mrelease|login|rotate JSON
+//	            v2auth JSON of an auth.V2Change
 //	            enable|disable|useradd|userdel|passwd|grantrole|revokerole|roleadd|
 //	            roledel|permit|withdraw REQUEST of etcd's Auth service
 //	            as:USER@REVISION and one of these: that caller's
@@ -222,7 +223,7 @@ func (sc *script) command(line string) Command {
 		"grant": new(pb.LeaseGrantRequest), "revoke": new(pb.LeaseRevokeRequest), "alarm": new(pb.AlarmRequest),
 		"found": new(Found), "member": new(Member), "madd": new(MemberAdd), "mremove": new(MemberRemove),
 		"mupdate": new(MemberUpdate), "mpromote": new(MemberPromote), "mrelease": new(MemberRelease),
-		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login), "rotate": new(RotationStep),
+		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login), "rotate": new(RotationStep), "v2auth": new(auth.V2Change),
 		"useradd": new(pb.AuthUserAddRequest), "userdel": new(pb.AuthUserDeleteRequest), "passwd": new(pb.AuthUserChangePasswordRequest),
 		"grantrole": new(pb.AuthUserGrantRoleRequest), "revokerole": new(pb.AuthUserRevokeRoleRequest),
 		"roleadd": new(pb.AuthRoleAddRequest), "roledel": new(pb.AuthRoleDeleteRequest),
@@ -257,6 +258,9 @@ func answer(resp any, err error) string {
 			ids = append(ids, m.ID)
 		}
 		return fmt.Sprintf("members %v", ids)
+	}
+	if c, ok := resp.(*RulesChange); ok {
+		return fmt.Sprintf("rules %d after %d, enabled %v", c.After.Revision(), c.Before.Revision(), c.After.Enabled())
 	}
 	m := resp.(proto.Message)
 	return strings.ReplaceAll(prototext.MarshalOptions{}.Format(m), "  ", " ")

@@ -179,7 +179,7 @@ func Admit(alarms []Alarm, cmd Command) error {
 }
 
 // Apply executes one command. Its response is one of etcd's response messages,
-// or Membership. On error nothing has changed.
+// Membership or *RulesChange. On error nothing has changed.
 func (st *State) Apply(cmd Command, at Moment) (resp any, err error) {
 	caller := auth.Caller{} // nobody
 	if as, ok := cmd.(*As); ok {
