@@ -31,6 +31,7 @@ var ErrTooMany = errors.New("login: too many failed logins")
 type Passwords struct {
 	cost  int
 	turns turns
+	shown *shown
 
 	mu     sync.Mutex // guards decoys
 	decoys map[int][]byte
@@ -38,7 +39,7 @@ type Passwords struct {
 
 // NewPasswords returns one that hashes at a cost from MinCost to MaxCost.
 func NewPasswords(cost int) *Passwords {
-	return &Passwords{cost: cost, turns: turns{limit: newLimit()}, decoys: make(map[int][]byte)}
+	return &Passwords{cost: cost, turns: turns{limit: newLimit()}, shown: newShown(), decoys: make(map[int][]byte)}
 }
 
 // TooLong reports bcrypt's error for a password beyond its 72 bytes.
@@ -65,6 +66,11 @@ func (p *Passwords) Hash(ctx context.Context, host, password string) (string, er
 // ErrTooMany if host has failed too often. It takes as long for a user that does
 // not exist.
 func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, host, name, password string) (revision uint64, err error) {
+	return p.check(ctx, rules, host, name, password, false)
+}
+
+// check is Check; counted: as a failure, already.
+func (p *Passwords) check(ctx context.Context, rules *auth.Rules, host, name, password string, counted bool) (revision uint64, err error) {
 	u := rules.User(name)
 	switch {
 	case !rules.Enabled():
@@ -79,7 +85,7 @@ func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, host, name, pa
 	defer p.turns.give()
 	limit := p.turns.limit
 	// Asked in turn, as many may be guessing at once.
-	if !limit.allowed(host, name, time.Now()) {
+	if !counted && !limit.allowed(host, name, time.Now()) {
 		return 0, ErrTooMany
 	}
 	hash := p.decoy(rules)
@@ -87,7 +93,9 @@ func (p *Passwords) Check(ctx context.Context, rules *auth.Rules, host, name, pa
 		hash = u.Hash
 	}
 	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || u == nil {
-		limit.failed(host, name, time.Now())
+		if !counted {
+			limit.failed(host, name, time.Now())
+		}
 		return 0, auth.ErrFailed
 	}
 	return rules.Revision(), nil
