@@ -437,6 +437,13 @@ func TestServers(t *testing.T) {
 	if two.Progress() != nil {
 		t.Error("a follower tells of progress")
 	}
+	leads, follows := one.Figures(), two.Figures()
+	if leads.Leader != 1 || leads.Since.IsZero() || leads.SentAppends == 0 || leads.ReceivedAppends != 0 || one.Progress()[0].Appends.Done == 0 {
+		t.Errorf("the leader's figures: %+v, %+v", leads, one.Progress()[0].Appends)
+	}
+	if follows.Leader != 1 || follows.Since.IsZero() || follows.SentAppends != 0 || follows.ReceivedAppends == 0 {
+		t.Errorf("the follower's figures: %+v", follows)
+	}
 	if err := one.RemoveServer(2); err != nil {
 		t.Fatal(err)
 	}

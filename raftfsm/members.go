@@ -115,8 +115,11 @@ func (n *Node) watchLeaders(seen <-chan raft.Observation) {
 			return
 		case o := <-seen:
 			id := o.Data.(raft.LeaderObservation).LeaderID
-			if id != "" && id != last && n.cfg.OnNewLeader != nil {
-				n.cfg.OnNewLeader(memberID(id))
+			if id != "" && id != last {
+				n.lead.Store(&leadership{memberID(id), time.Now()})
+				if n.cfg.OnNewLeader != nil {
+					n.cfg.OnNewLeader(memberID(id))
+				}
 			}
 			if id != "" {
 				last = id
@@ -324,6 +327,7 @@ type Progress struct {
 	Match   uint64        // the highest index known to be in its log
 	Silence time.Duration // since its last answer; negative if there was none
 	Since   time.Time     // it has answered without a break since; zero if it does not answer
+	Appends Appends       // since the Node was opened
 }
 
 // Progress lists how far the other members are, by ID; nothing if this member

@@ -104,6 +104,8 @@ type Node struct {
 	wg        sync.WaitGroup
 	closeOnce sync.Once
 	closeErr  error
+
+	lead atomic.Pointer[leadership] // the newest leader seen; nil: none yet
 }
 
 // Open starts the member: the log is opened, what it holds beyond the store is

@@ -32,6 +32,7 @@ type progress struct {
 	reign   uint64 // counts this member's times as leader
 	ended   bool   // nothing waits for it any more
 	out     bool   // raft's configuration has it no more
+	appends Appends
 }
 
 func newProgress() *progress {
@@ -168,7 +169,7 @@ func (p *progress) needs() (index uint64, ok bool) {
 func (p *progress) picture(id uint64) Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := Progress{ID: id, Match: p.match, Silence: -1}
+	out := Progress{ID: id, Match: p.match, Silence: -1, Appends: p.appends}
 	if !p.contact.IsZero() {
 		out.Silence = time.Since(p.contact)
 		out.Since = p.since

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -43,6 +44,8 @@ type transport struct {
 	wg      sync.WaitGroup
 	pulses  *pulses
 
+	sent, received atomic.Uint64 // appends, without heartbeats
+
 	mu    sync.Mutex // guards the fields below
 	peers map[raft.ServerID]*progress
 	ended bool // nothing waits any more
@@ -69,6 +72,9 @@ func (t *transport) pass() {
 				rpc.Respond(nil, err)
 				continue
 			}
+			if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && !isHeartbeat(req) {
+				t.received.Add(1)
+			}
 			select {
 			case t.rpcs <- rpc:
 			case <-t.quit:
@@ -78,6 +84,10 @@ func (t *transport) pass() {
 			return
 		}
 	}
+}
+
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 }
 
 // wellFormed refuses what can be sent, and what raft takes for granted not to be:
@@ -124,7 +134,7 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *
 		return errStalled
 	}
 	p := t.peer(id)
-	if req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0 { // a heartbeat
+	if isHeartbeat(req) {
 		began := time.Now()
 		err := t.Transport.AppendEntries(id, at, req, resp)
 		t.note(id, p, err)
@@ -149,9 +159,11 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, req *
 // append makes the call. The caller has p's turn.
 func (t *transport) append(id raft.ServerID, at raft.ServerAddress, p *progress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	began := time.Now()
+	t.sent.Add(1)
 	err := t.Transport.AppendEntries(id, at, req, resp)
 	t.note(id, p, err)
 	p.confirmed(began, err == nil && resp.Success)
+	p.measured(time.Since(began), err)
 	if err != nil {
 		return err
 	}
