@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -72,10 +71,8 @@ func (a *authServer) Authenticate(ctx context.Context, r *pb.AuthenticateRequest
 	r.Name, r.Password = "", ""
 	for {
 		rev, err := a.s.cfg.Login.Passwords.Check(ctx, a.s.rules(), from, name, password)
-		if errors.Is(err, auth.ErrFailed) {
-			a.s.log.Warn("a login failed", "user", cmp.Or(name, "(nobody's name)"), "remote", from)
-		}
 		if err != nil {
+			a.s.tellOfFailure(err, a.s.rules(), name, from)
 			return nil, wireError(err)
 		}
 		resp, err := a.issue(ctx, auth.Caller{User: name, Revision: rev})

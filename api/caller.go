@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -75,6 +76,49 @@ func (s *Server) httpCaller(r *http.Request, rules *auth.Rules) (auth.Caller, er
 		return s.tokenCaller(r.Context(), token, rules)
 	}
 	return s.certCaller(r.TLS, rules), nil
+}
+
+// BasicCaller is who sends r to etcd's v2 API: whose name and password it shows
+// (header Authorization) or else whom a certificate names. Nobody if it shows
+// neither, or while nothing is checked. What it shows may be wrong: then the error
+// is one of package auth, or login.ErrTooMany.
+func (s *Server) BasicCaller(r *http.Request) (auth.Caller, error) {
+	rules := s.rules()
+	if !rules.Enabled() {
+		return auth.Caller{}, nil
+	}
+	if r.Header.Get("Authorization") == "" {
+		c := s.certCaller(r.TLS, rules)
+		if rules.User(c.User) == nil {
+			return auth.Caller{}, nil // as etcd; it may be the certificate of a program that v2 does not know
+		}
+		return c, nil
+	}
+	name, password, ok := r.BasicAuth()
+	if !ok {
+		return auth.Caller{}, auth.ErrFailed
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.RequestTimeout()) // others may be before it
+	defer cancel()
+	from := hostOf(r.RemoteAddr)
+	revision, err := s.cfg.Login.Passwords.CheckOften(ctx, rules, from, name, password)
+	if err != nil {
+		s.tellOfFailure(err, rules, name, from)
+		return auth.Caller{}, err
+	}
+	return auth.Caller{User: name, Revision: revision}, nil
+}
+
+// tellOfFailure logs that somebody is not who he says. A name that is nobody's may
+// be a password that was typed in its place, and is not told.
+func (s *Server) tellOfFailure(err error, rules *auth.Rules, name, from string) {
+	if !errors.Is(err, auth.ErrFailed) {
+		return
+	}
+	if rules.User(name) == nil {
+		name = "(nobody's name)"
+	}
+	s.log.Warn("a login failed", "user", name, "remote", from)
 }
 
 // KnownHTTP reports whether somebody is known to send r, or nothing is checked.
@@ -165,9 +209,14 @@ func host(ctx context.Context) string {
 		from := strings.Join(metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"), ",")
 		return strings.TrimSpace(from[strings.LastIndex(from, ",")+1:])
 	}
-	h, _, err := net.SplitHostPort(p.Addr.String())
+	return hostOf(p.Addr.String())
+}
+
+// hostOf is an address without its port; one without stays as it is.
+func hostOf(addr string) string {
+	h, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return p.Addr.String()
+		return addr
 	}
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -55,18 +56,26 @@ func (c *clusterServer) MemberList(ctx context.Context, r *pb.MemberListRequest)
 
 // MemberAdd implements pb.ClusterServer.
 func (c *clusterServer) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
-	urls, ok := peerURLs(r.PeerURLs)
-	if !ok {
+	if _, err := PeerURLs(r.PeerURLs); err != nil {
 		return nil, rpctypes.ErrGRPCMemberBadURLs
 	}
 	if err := c.s.admin(ctx); err != nil {
 		return nil, err
 	}
-	if c.s.cutOff(ctx) {
+	return c.s.AddMember(ctx, r)
+}
+
+// AddMember is MemberAdd for a caller who is known to be allowed to.
+func (s *Server) AddMember(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
+	urls, err := PeerURLs(r.PeerURLs)
+	if err != nil {
+		return nil, rpctypes.ErrGRPCMemberBadURLs
+	}
+	if s.cutOff(ctx) {
 		return nil, rpctypes.ErrGRPCUnhealthy
 	}
 	r = &pb.MemberAddRequest{PeerURLs: urls, IsLearner: r.IsLearner}
-	return change(ctx, c.s, "MemberAdd", r, c.s.LeadMemberAdd)
+	return change(ctx, s, "MemberAdd", r, s.LeadMemberAdd)
 }
 
 // MemberRemove implements pb.ClusterServer.
@@ -74,14 +83,19 @@ func (c *clusterServer) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequ
 	if err := c.s.admin(ctx); err != nil {
 		return nil, err
 	}
-	if r.ID == c.s.cfg.MemberID && c.s.cutOff(ctx) {
+	return c.s.RemoveMember(ctx, r)
+}
+
+// RemoveMember is MemberRemove for a caller who is known to be allowed to.
+func (s *Server) RemoveMember(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if r.ID == s.cfg.MemberID && s.cutOff(ctx) {
 		return nil, rpctypes.ErrGRPCUnhealthy
 	}
-	gone := c.s.cfg.Node.Membership().WasRemoved(r.ID)
-	resp, err := change(ctx, c.s, "MemberRemove", r, c.s.LeadMemberRemove)
-	if now := c.s.cfg.Node.Membership(); err != nil && !gone && now.WasRemoved(r.ID) {
+	gone := s.cfg.Node.Membership().WasRemoved(r.ID)
+	resp, err := change(ctx, s, "MemberRemove", r, s.LeadMemberRemove)
+	if now := s.cfg.Node.Membership(); err != nil && !gone && now.WasRemoved(r.ID) {
 		// A leader that removes itself may be gone before its answer is here.
-		return &pb.MemberRemoveResponse{Header: c.s.sign(&pb.ResponseHeader{}), Members: wireMembers(now.Members)}, nil
+		return &pb.MemberRemoveResponse{Header: s.sign(&pb.ResponseHeader{}), Members: wireMembers(now.Members)}, nil
 	}
 	return resp, err
 }
@@ -91,7 +105,12 @@ func (c *clusterServer) MemberUpdate(ctx context.Context, r *pb.MemberUpdateRequ
 	if err := c.s.admin(ctx); err != nil {
 		return nil, err
 	}
-	return change(ctx, c.s, "MemberUpdate", r, c.s.LeadMemberUpdate)
+	return c.s.UpdateMember(ctx, r)
+}
+
+// UpdateMember is MemberUpdate for a caller who is known to be allowed to.
+func (s *Server) UpdateMember(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
+	return change(ctx, s, "MemberUpdate", r, s.LeadMemberUpdate)
 }
 
 // MemberPromote implements pb.ClusterServer.
@@ -154,26 +173,35 @@ func wireMembers(members []*txn.Member) []*pb.Member {
 	return out
 }
 
-// peerURLs checks, cleans and sorts a list as etcd's types.NewURLs does.
-func peerURLs(list []string) (urls []string, ok bool) {
+// PeerURLs checks, cleans and sorts a list as etcd's types.NewURLs does, whose
+// errors these are.
+func PeerURLs(list []string) ([]string, error) {
+	var urls []string
 	for _, text := range list {
-		u, err := url.Parse(strings.TrimSpace(text))
+		text = strings.TrimSpace(text)
+		u, err := url.Parse(text)
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
 		switch u.Scheme {
 		case "http", "https":
-			if _, _, err := net.SplitHostPort(u.Host); err != nil || u.Path != "" {
-				return nil, false
+			if _, _, err := net.SplitHostPort(u.Host); err != nil {
+				return nil, fmt.Errorf(`URL address does not have the form "host:port": %s`, text)
+			}
+			if u.Path != "" {
+				return nil, fmt.Errorf("URL must not contain a path: %s", text)
 			}
 		case "unix", "unixs":
 		default:
-			return nil, false
+			return nil, fmt.Errorf("URL scheme must be http, https, unix, or unixs: %s", text)
 		}
 		urls = append(urls, u.String())
 	}
+	if len(urls) == 0 {
+		return nil, errors.New("no valid URLs given")
+	}
 	slices.Sort(urls)
-	return urls, len(urls) > 0
+	return urls, nil
 }
 
 // atLeader does a call here if this member leads, else has the leader do it;
@@ -245,7 +273,7 @@ func (s *Server) LeadMemberRemove(ctx context.Context, r *pb.MemberRemoveRequest
 // LeadMemberUpdate is MemberUpdate at the leader. Unlike etcd, whose members
 // panic on them, it refuses URLs that MemberAdd refuses.
 func (s *Server) LeadMemberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (*pb.MemberUpdateResponse, error) {
-	if _, ok := peerURLs(r.PeerURLs); !ok && s.cfg.Node.Membership().Member(r.ID) != nil {
+	if _, err := PeerURLs(r.PeerURLs); err != nil && s.cfg.Node.Membership().Member(r.ID) != nil {
 		return nil, rpctypes.ErrGRPCMemberBadURLs
 	}
 	all, err := write[txn.Membership](ctx, s, &txn.MemberUpdate{ID: r.ID, PeerURLs: r.PeerURLs})
