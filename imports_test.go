@@ -29,10 +29,11 @@ var floors = []floor{
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
 	{"server", []string{"api/ops", "api/gateway", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
-	{"api/gateway", nil},
 	{"api/v2", []string{"raftfsm", "auth", "v2tree"}},
+	{"api/gateway", []string{"api/recipepb"}},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
-	{"api", []string{"raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
+	{"api", []string{"api/recipepb", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
+	{"api/recipepb", nil},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
 	{"raftfsm", []string{"txn", "auth", "sqlstore", "safefile"}},
 	{"watch", []string{"sqlstore"}},
@@ -64,7 +65,7 @@ var onlyIn = []struct {
 	{"github.com/urfave/cli", []string{"cli"}},
 	{"go.etcd.io/etcd/etcdctl", []string{"cli"}},
 	{"github.com/golang-jwt/jwt", []string{"login"}},
-	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway"}},
+	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway", "api/recipepb"}},
 }
 
 // neverIn says what a package must not import. txn and auth are pure: the

@@ -10,6 +10,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"limpet/api/recipepb"
 )
 
 // noLeaderPatience is how many election timeouts in a row this member must
@@ -70,7 +72,7 @@ func (s *Server) admit(ctx context.Context, kind string) (requireLeader bool, er
 	return true, nil
 }
 
-// Streams knows the open streams, to end them in time: all when the server
+// Streams knows the open streams, and calls that last as long, to end them in time: all when the server
 // stops, those that require a leader once there has been none for a while.
 type Streams struct {
 	s *Server
@@ -100,22 +102,46 @@ func (t *Streams) Interceptor(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ss.Context())
-	defer cancel(nil)
-	o := &openStream{cancel, require}
-	t.mu.Lock()
-	if t.stopped {
-		t.mu.Unlock()
-		return rpctypes.ErrGRPCStopped
+	ctx, done, err := t.begin(ss.Context(), require)
+	if err != nil {
+		return err
 	}
+	defer done()
+	return handler(srv, &streamWithContext{ss, ctx})
+}
+
+// UnaryInterceptor is for calls that last as streams do: those that wait for a
+// lock, or for an election.
+func (t *Streams) UnaryInterceptor(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	switch req.(type) {
+	case *recipepb.LockRequest, *recipepb.CampaignRequest:
+	default:
+		return handler(ctx, req)
+	}
+	ctx, done, err := t.begin(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return handler(ctx, req)
+}
+
+// begin gives a stream its context, until done is called.
+func (t *Streams) begin(ctx context.Context, requireLeader bool) (_ context.Context, done func(), err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return nil, nil, rpctypes.ErrGRPCStopped
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	o := &openStream{cancel, requireLeader}
 	t.open[o] = struct{}{}
-	t.mu.Unlock()
-	defer func() {
+	return ctx, func() {
 		t.mu.Lock()
 		delete(t.open, o)
 		t.mu.Unlock()
-	}()
-	return handler(srv, &streamWithContext{ss, ctx})
+		cancel(nil)
+	}, nil
 }
 
 type streamWithContext struct {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"limpet/api/recipepb"
 	"limpet/lease"
 	"limpet/login"
 	"limpet/raftfsm"
@@ -102,6 +103,8 @@ func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterClusterServer(g, &clusterServer{s: s})
 	pb.RegisterMaintenanceServer(g, &maintenanceServer{s: s})
 	pb.RegisterAuthServer(g, &authServer{s: s})
+	recipepb.RegisterLockServer(g, &lockServer{line: line{s}})
+	recipepb.RegisterElectionServer(g, &electionServer{line: line{s}})
 }
 
 // fill completes a response header: whose answer it is and, unless the answer

@@ -42,7 +42,7 @@ func (s *Server) buildGRPC() {
 	s.metrics.Registry.MustRegister(counted)
 	s.grpc = grpc.NewServer(
 		grpc.Creds(endedTLS{insecure.NewCredentials()}),
-		grpc.ChainUnaryInterceptor(counted.UnaryServerInterceptor(), s.api.UnaryInterceptor),
+		grpc.ChainUnaryInterceptor(counted.UnaryServerInterceptor(), s.api.UnaryInterceptor, s.streams.UnaryInterceptor),
 		grpc.ChainStreamInterceptor(counted.StreamServerInterceptor(), s.streams.Interceptor),
 		// Handlers run on goroutines that are kept, with stacks already grown;
 		// streams that last take goroutines of their own.

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/encoding/protojson"
+
+	"limpet/api/recipepb"
 )
 
 // path begins what the gateway serves; betaPath is its old name.
@@ -53,6 +55,7 @@ func Open(dial func(context.Context) (net.Conn, error)) (*Gateway, error) {
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		gw.RegisterKVHandler, gw.RegisterWatchHandler, gw.RegisterLeaseHandler,
 		gw.RegisterClusterHandler, gw.RegisterMaintenanceHandler, gw.RegisterAuthHandler,
+		recipepb.RegisterLockHandler, recipepb.RegisterElectionHandler,
 	} {
 		if err := register(context.Background(), g.mux, conn); err != nil {
 			return nil, fmt.Errorf("open the gateway: %w", err)
