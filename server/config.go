@@ -28,6 +28,7 @@ type Config struct {
 	InitialCluster      string // name=url,…; empty: this member alone
 	InitialClusterToken string
 	InitialClusterState string // new or existing
+	ReusePort           bool   // SO_REUSEPORT on listeners
 
 	Token           string   // the cluster's secret as text; empty: none
 	TokenFile       string   // or the file that holds it

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 
 	"limpet/api/ops"
@@ -25,8 +26,9 @@ type listener struct {
 	plain, secure bool // without TLS, with it; both on one port is possible, as in etcd
 }
 
-// listenAll opens a listener for each URL; on error none stays open.
-func listenAll(flag string, urls []string) ([]*listener, error) {
+// listenAll opens a listener for each URL; on error none stays open. reuse: other
+// processes may listen on the same ports.
+func listenAll(flag string, urls []string, reuse bool) ([]*listener, error) {
 	var out []*listener
 	seen := make(map[string]*listener)
 	for _, s := range urls {
@@ -40,7 +42,7 @@ func listenAll(flag string, urls []string) ([]*listener, error) {
 		}
 		l := seen[network+address]
 		if l == nil {
-			if l, err = listen(flag, network, address); err != nil {
+			if l, err = listen(flag, network, address, reuse); err != nil {
 				closeAll(out)
 				return nil, err
 			}
@@ -53,12 +55,16 @@ func listenAll(flag string, urls []string) ([]*listener, error) {
 	return out, nil
 }
 
-func listen(flag, network, address string) (_ *listener, err error) {
+func listen(flag, network, address string, reuse bool) (_ *listener, err error) {
 	var l net.Listener
 	if network == "unix" {
 		l, err = listenUnix(address)
 	} else {
-		l, err = net.Listen(network, address)
+		var how net.ListenConfig
+		if reuse {
+			how.Control = sharePort
+		}
+		l, err = how.Listen(context.Background(), network, address)
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -67,6 +73,13 @@ func listen(flag, network, address string) (_ *listener, err error) {
 		return nil, fmt.Errorf("--%s: %s cannot be listened on: %w", flag, address, err)
 	}
 	return &listener{Listener: l}, nil
+}
+
+// sharePort is net.ListenConfig's Control with SO_REUSEPORT.
+func sharePort(_, _ string, c syscall.RawConn) error {
+	var set error
+	err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(err, set)
 }
 
 func closeAll[L net.Listener](ls []L) {

@@ -25,7 +25,7 @@ type sorted struct {
 
 func newSorted(t *testing.T) *sorted {
 	t.Helper()
-	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"})
+	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,46 +235,60 @@ func TestSplitterGarbageGetsAnAnswer(t *testing.T) {
 	}
 }
 
+// --socket-reuse-port: a second process may listen where the first does.
+func TestListenersShareAPort(t *testing.T) {
+	first, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(first)
+	second, err := listenAll("listen-client-urls", []string{"http://" + first[0].Addr().String()}, true)
+	if err != nil {
+		t.Fatalf("a port that is shared: %v", err)
+	}
+	closeAll(second)
+}
+
 func TestListenAll(t *testing.T) {
-	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"})
+	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeAll(ls)
 	taken := ls[0].Addr().String()
 
-	_, err = listenAll("listen-client-urls", []string{"http://127.0.0.1:0", "http://" + taken})
+	_, err = listenAll("listen-client-urls", []string{"http://127.0.0.1:0", "http://" + taken}, false)
 	wantSentence(t, "a port in use", err, fmt.Sprintf("--listen-client-urls: %s is in use by another program; stop it or choose another port", taken))
 
-	_, err = listenAll("listen-metrics-urls", []string{"http://192.0.2.1:0"})
+	_, err = listenAll("listen-metrics-urls", []string{"http://192.0.2.1:0"}, false)
 	if err == nil || !strings.HasPrefix(err.Error(), "--listen-metrics-urls: 192.0.2.1:0 cannot be listened on: ") {
 		t.Errorf("an address of another machine: got %v, want a sentence that names flag and address", err)
 	}
 
 	// The same URL twice is one listener; none is none.
 	free := freeURL(t)
-	twice, err := listenAll("x", []string{free, free})
+	twice, err := listenAll("x", []string{free, free}, false)
 	if err != nil || len(twice) != 1 {
 		t.Errorf("the same URL twice: got %d listeners, %v, want 1", len(twice), err)
 	}
 	closeAll(twice)
-	if none, err := listenAll("x", nil); err != nil || len(none) != 0 {
+	if none, err := listenAll("x", nil, false); err != nil || len(none) != 0 {
 		t.Errorf("no URL: got %d listeners, %v, want none", len(none), err)
 	}
 }
 
 // On error none stays open: the port is free again at once.
 func TestListenAllClosesOnError(t *testing.T) {
-	ls, err := listenAll("x", []string{"http://127.0.0.1:0"})
+	ls, err := listenAll("x", []string{"http://127.0.0.1:0"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeAll(ls)
 	free := freeURL(t)
-	if _, err := listenAll("x", []string{free, "http://" + ls[0].Addr().String()}); err == nil {
+	if _, err := listenAll("x", []string{free, "http://" + ls[0].Addr().String()}, false); err == nil {
 		t.Fatal("listenAll with a taken port: got no error")
 	}
-	again, err := listenAll("x", []string{free})
+	again, err := listenAll("x", []string{free}, false)
 	if err != nil {
 		t.Fatalf("the first port after the error: %v", err)
 	}
@@ -308,7 +322,7 @@ func FuzzSplitter(f *testing.F) {
 			f.Add([]byte(hello), piece)
 		}
 	}
-	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"})
+	ls, err := listenAll("listen-client-urls", []string{"http://127.0.0.1:0"}, false)
 	if err != nil {
 		f.Fatal(err)
 	}

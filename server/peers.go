@@ -44,7 +44,7 @@ func (c *Config) peerListeners() ([]net.Listener, error) {
 	if c.held != nil && slices.Equal(urls, DefaultConfig().ListenPeerURLs) {
 		urls = []string{"https://0.0.0.0:2380"}
 	}
-	ls, err := listenAll("listen-peer-urls", urls)
+	ls, err := listenAll("listen-peer-urls", urls, c.ReusePort)
 	var out []net.Listener
 	for _, l := range ls {
 		out = append(out, l)

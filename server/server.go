@@ -128,12 +128,12 @@ func (s *Server) listen(context.Context) error {
 		return err
 	}
 	split := splitterConfig{s.metrics.Traffic, secure, s.rejected}
-	clients, err := listenAll("listen-client-urls", s.cfg.ListenClientURLs)
+	clients, err := listenAll("listen-client-urls", s.cfg.ListenClientURLs, s.cfg.ReusePort)
 	if err != nil {
 		return err
 	}
 	s.clients = newSplitter(clients, split)
-	extra, err := listenAll("listen-metrics-urls", s.cfg.ListenMetricsURLs)
+	extra, err := listenAll("listen-metrics-urls", s.cfg.ListenMetricsURLs, s.cfg.ReusePort)
 	if err != nil {
 		return err
 	}

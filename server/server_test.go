@@ -601,7 +601,7 @@ func (l *lines) all() []string {
 // wantFree binds the ports for a moment.
 func wantFree(t testing.TB, urls []string) {
 	t.Helper()
-	ls, err := listenAll("x", urls)
+	ls, err := listenAll("x", urls, false)
 	if err != nil {
 		t.Errorf("the ports after the refusal: %v, want them free", err)
 	}

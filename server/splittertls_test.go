@@ -25,7 +25,7 @@ func TestHandlersSeeTLS(t *testing.T) {
 	ca := certtest.NewCA(t, "ours")
 	server, alice := ca.Issue(certtest.Leaf{Names: loopback}), ca.Issue(certtest.Leaf{CN: "alice"})
 	at := freeURL(t)
-	ls, err := listenAll("x", []string{at, secure(at)})
+	ls, err := listenAll("x", []string{at, secure(at)}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestHandlersSeeTLS(t *testing.T) {
 func TestHalfHandshakes(t *testing.T) {
 	ca := certtest.NewCA(t, "ours")
 	pair := ca.Issue(certtest.Leaf{Names: loopback})
-	ls, err := listenAll("x", []string{secure(freeURL(t))})
+	ls, err := listenAll("x", []string{secure(freeURL(t))}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,16 +126,16 @@ func TestHalfHandshakes(t *testing.T) {
 func TestSocketFiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "limpet.sock")
 	url := []string{"unix://" + file}
-	live, err := listenAll("x", url)
+	live, err := listenAll("x", url, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = listenAll("x", url)
+	_, err = listenAll("x", url, false)
 	wantSentence(t, "a socket in use", err, "--x: "+file+" is in use by another program; stop it or choose another port")
 	// A process that dies leaves its file.
 	live[0].Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	closeAll(live)
-	again, err := listenAll("x", url)
+	again, err := listenAll("x", url, false)
 	if err != nil {
 		t.Fatalf("in the place of a dead process's socket: %v", err)
 	}
@@ -143,12 +143,12 @@ func TestSocketFiles(t *testing.T) {
 	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = listenAll("x", url)
+	_, err = listenAll("x", url, false)
 	wantSentence(t, "a file", err, "--x: "+file+" cannot be listened on: there is something else that is not a socket; remove it, or choose another file")
 	if data, err := os.ReadFile(file); err != nil || string(data) != "mine" {
 		t.Errorf("the file that was in the way: %q, %v", data, err)
 	}
-	_, err = listenAll("x", []string{"unix:///" + strings.Repeat("x", 107)})
+	_, err = listenAll("x", []string{"unix:///" + strings.Repeat("x", 107)}, false)
 	if err == nil || !strings.Contains(err.Error(), "the path has 108 bytes, want at most 107") {
 		t.Errorf("a long path: %v", err)
 	}
