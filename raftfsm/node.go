@@ -35,6 +35,7 @@ type Config struct {
 	MaxLogBytes      int64         // bound of the log on disk; 64 MiB
 	SnapshotEntries  uint64        // entries after which the log may be trimmed; 10000
 	Format           int           // newest format of entries to write; EntryFormat
+	NoSync           bool          // the log is not synced: a power cut may take what was acknowledged
 
 	Logger *slog.Logger
 	// OnCommit hears of each batch's commits, after they can be read and
@@ -116,6 +117,7 @@ func Open(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	logs.vfs.lazy = cfg.NoSync
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, logs: logs,
 		reads:    make(chan *read),

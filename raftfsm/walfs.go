@@ -44,6 +44,7 @@ type walFS struct {
 	*fs.FS
 	dir  string
 	size uint64
+	lazy bool // nothing that is written to segments is synced; set before the first write
 
 	// mu guards the fields below.
 	mu        sync.Mutex
@@ -134,15 +135,21 @@ func (w *walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &walFile{f}, nil
+	return &walFile{f, w}, nil
 }
 
 // walFile is a segment that is written to.
-type walFile struct{ *os.File }
+type walFile struct {
+	*os.File
+	fs *walFS
+}
 
 // Sync makes the data durable. The file's size and blocks do not change after
 // its creation, so its metadata need not be.
 func (f *walFile) Sync() error {
+	if f.fs.lazy {
+		return nil
+	}
 	for {
 		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
 			return err

@@ -66,6 +66,25 @@ func stat(t *testing.T, file string) os.FileInfo {
 	return info
 }
 
+// A lazy log leaves the disk alone: a sync succeeds even on a file that is closed.
+func TestLazySegmentsAreNotSynced(t *testing.T) {
+	for _, lazy := range []bool{false, true} {
+		w := newTestWALFS(t)
+		w.lazy = lazy
+		w.create(t, "1.wal")
+		f, err := w.OpenWriter(w.dir, "1.wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); (err == nil) != lazy {
+			t.Errorf("lazy %v: sync of a closed segment: got %v", lazy, err)
+		}
+	}
+}
+
 // Each segment after the first is the spare that was prepared before.
 func TestCreateTakesTheSpare(t *testing.T) {
 	w := newTestWALFS(t)
