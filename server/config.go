@@ -19,6 +19,7 @@ import (
 type Config struct {
 	Name    string
 	DataDir string
+	WALDir  string // below which the raft log is, from the first start on; empty: in DataDir
 
 	ListenClientURLs    []string
 	AdvertiseClientURLs []string

@@ -25,12 +25,14 @@ import (
 //	lock          held while a process uses the directory
 //	peers.json    where other members were last seen
 //	limpet.db     the SQLite database, with its -wal and -shm
-//	raft/         the raft log and its manifest
+//	raft/         the raft log and its manifest, unless --wal-dir has them
 const (
 	identityName = "limpet.json"
 	lockName     = "lock"
 	databaseName = "limpet.db"
 	raftDirName  = "raft"
+	// walMountName is where manifests for etcd mount another disk for --wal-dir.
+	walMountName = "wal"
 	rosterName   = "peers.json"
 	// dataFormat is the layout above. A newer one is refused.
 	dataFormat = 1
@@ -45,6 +47,8 @@ type identity struct {
 	Forming   bool   `json:"forming,omitempty"` // it is being founded
 	Removed   bool   `json:"removed,omitempty"` // this member was taken out of it
 	Rejoin    bool   `json:"rejoin,omitempty"`  // its cluster was recovered without it: join the new one
+	// RaftDir is the folder of the raft log, if --wal-dir was given at the first start.
+	RaftDir string `json:"raft_dir,omitempty"`
 	// Aside is the folder for what belonged to the identity before this one.
 	Aside string `json:"aside,omitempty"`
 	// Recovering is the cluster that limpet recover is making of this member.
@@ -102,7 +106,9 @@ func inspectDataDir(path string) error {
 			// A crash before the identity was complete leaves these; the token may be
 			// put there beforehand.
 		default:
-			foreign = e.Name()
+			if e.Name() != walMountName || !emptyFolder(filepath.Join(path, e.Name())) {
+				foreign = e.Name()
+			}
 		}
 	}
 	switch {
@@ -146,7 +152,8 @@ func openDataDir(path string) (*dataDir, error) {
 }
 
 // setAside gives the directory a new identity: the cluster went on without this
-// member. What it holds is moved into a folder at the next start.
+// member. What it holds is moved into a folder at the next start; a raft log that
+// --wal-dir placed stays where it is, under the name of the old member.
 func (d *dataDir) setAside() error {
 	id := identity{
 		Format: dataFormat, MemberID: mintID(), Created: time.Now().UTC().Format(time.RFC3339),

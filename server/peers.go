@@ -108,7 +108,7 @@ func (s *Server) openPeers(context.Context) error {
 	founders, _ := s.cfg.founders() // validated
 	clientScheme, clientPort := s.cfg.clientPort()
 	_, port, _ := net.SplitHostPort(s.peers[0].Addr().String())
-	last, err := raftfsm.LogIndex(s.dir.file(raftDirName))
+	last, err := raftfsm.LogIndex(s.dir.raftDir())
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func OpenRecovery(cfg Config, log *slog.Logger) (*Recovery, error) {
 func (r *Recovery) Close() error { return r.dir.close() }
 
 func (r *Recovery) openStore() (*sqlstore.Store, error) {
-	if err := raftfsm.AdoptFile(r.dir.file(raftDirName), r.dir.file(databaseName), r.dir.id.member()); err != nil {
+	if err := raftfsm.AdoptFile(r.dir.raftDir(), r.dir.file(databaseName), r.dir.id.member()); err != nil {
 		return nil, err
 	}
 	return sqlstore.Open(sqlstore.Config{Path: r.dir.file(databaseName), Owner: r.dir.id.member(), TailBytes: -1, Logger: r.log})
@@ -126,7 +126,7 @@ func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen, err := raftfsm.Inspect(raftfsm.Config{Dir: r.dir.file(raftDirName), Store: store, MemberID: r.dir.id.member()})
+	seen, err := raftfsm.Inspect(raftfsm.Config{Dir: r.dir.raftDir(), Store: store, MemberID: r.dir.id.member()})
 	if err = errors.Join(err, store.Close()); err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (r *Recovery) Run() (clusterID string, rev int64, err error) {
 	}
 	rev, err = raftfsm.Recover(raftfsm.Recovery{
 		Config: raftfsm.Config{
-			Dir: r.dir.file(raftDirName), MemberID: r.dir.id.member(), Store: store,
+			Dir: r.dir.raftDir(), MemberID: r.dir.id.member(), Store: store,
 			MaxLogBytes: r.cfg.MaxLogBytes, Logger: r.log,
 		},
 		Cluster: parseHex(r.dir.id.Recovering), Bump: recoverBump,

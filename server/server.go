@@ -162,6 +162,13 @@ func (s *Server) openDir(context.Context) (err error) {
 	if s.dir.id.Recovering != "" {
 		return fmt.Errorf("limpet recover did not finish on %s: run it again", s.cfg.DataDir)
 	}
+	instead, err := s.dir.placeLog(s.cfg.WALDir)
+	if err != nil {
+		return err
+	}
+	if instead != "" {
+		s.log.Warn("--wal-dir has no effect: the raft log stays where it was at the first start of this member", "folder", instead)
+	}
 	return s.openVault()
 }
 

@@ -30,7 +30,7 @@ const raftTimeout = 10 * time.Second
 // store up to date.
 func (s *Server) openState(start *cluster.Start) (err error) {
 	began := time.Now()
-	if err := raftfsm.AdoptFile(s.dir.file(raftDirName), s.dir.file(databaseName), s.dir.now().member()); err != nil {
+	if err := raftfsm.AdoptFile(s.dir.raftDir(), s.dir.file(databaseName), s.dir.now().member()); err != nil {
 		return err
 	}
 	s.store, err = sqlstore.Open(sqlstore.Config{
@@ -51,7 +51,7 @@ func (s *Server) openState(start *cluster.Start) (err error) {
 		Timeout: raftTimeout, Logger: raftfsm.NewRaftLogger(s.log),
 	})
 	s.node, err = raftfsm.Open(raftfsm.Config{
-		Dir: s.dir.file(raftDirName), MemberID: s.dir.now().member(), Bootstrap: start.Bootstrap,
+		Dir: s.dir.raftDir(), MemberID: s.dir.now().member(), Bootstrap: start.Bootstrap,
 		Store: s.store, Transport: images{s.raft, s.metrics.Images}, Peers: s.local,
 		ElectionTimeout: s.cfg.Election, HeartbeatTimeout: s.cfg.Election,
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
