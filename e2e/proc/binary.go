@@ -16,11 +16,14 @@ import (
 // Kind names a program under test.
 type Kind string
 
-// The two programs that tests judge, and etcd's own client for the command line.
+// The two programs that tests judge, and etcd's own client for the command line. The 3.5 ones are the
+// last that speak the v2 API.
 const (
-	Etcd    Kind = "etcd"
-	Limpet  Kind = "limpet"
-	Etcdctl Kind = "etcdctl"
+	Etcd      Kind = "etcd"
+	Limpet    Kind = "limpet"
+	Etcdctl   Kind = "etcdctl"
+	Etcd35    Kind = "etcd-3.5"
+	Etcdctl35 Kind = "etcdctl-3.5"
 )
 
 const buildDeadline = 15 * time.Minute
@@ -82,6 +85,10 @@ func build(kind Kind) (string, error) {
 		what, dir = "go.etcd.io/etcd/server/v3", module
 	case Etcdctl: // the release that limpet has built in
 		what = "go.etcd.io/etcd/etcdctl/v3"
+	case Etcd35:
+		what, dir = "go.etcd.io/etcd/server/v3", filepath.Join(module, "etcd35")
+	case Etcdctl35:
+		what, dir = "go.etcd.io/etcd/etcdctl/v3", filepath.Join(module, "etcd35")
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, what)
 	cmd.Dir = dir

@@ -143,7 +143,7 @@ type Exit struct {
 // Clean tells whether the program ended as it does after SIGTERM: limpet with 0; etcd raises the
 // signal again for itself.
 func (e Exit) Clean(kind Kind) bool {
-	return e.Code == 0 || kind == Etcd && e.Signal == syscall.SIGTERM
+	return e.Code == 0 || (kind == Etcd || kind == Etcd35) && e.Signal == syscall.SIGTERM
 }
 
 // WaitExit waits for the program to end by itself, at most until deadline after start.
