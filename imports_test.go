@@ -37,7 +37,7 @@ var floors = []floor{
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
 	{"raftfsm", []string{"txn", "auth", "sqlstore", "safefile"}},
 	{"watch", []string{"sqlstore"}},
-	{"txn", []string{"auth", "sqlstore"}},
+	{"txn", []string{"auth", "sqlstore", "v2tree"}},
 	{"login", []string{"auth"}},
 	{"auth", nil},
 	{"v2tree", nil},

@@ -9,6 +9,7 @@ import (
 
 	"limpet/auth"
 	"limpet/sqlstore"
+	"limpet/v2tree"
 )
 
 // Rules are who may do what, as of now.
@@ -46,6 +47,8 @@ func Permit(rules *auth.Rules, c auth.Caller, cmd Command, store *sqlstore.Store
 		return rules.Txn(c, q, keys)
 	case *pb.LeaseRevokeRequest:
 		return rules.Lease(c, keys(q.ID))
+	case *v2tree.Request:
+		return rules.V2(c, q.Path, q.Recursive, true)
 	case *pb.AuthEnableRequest, *pb.AuthDisableRequest,
 		*pb.AuthUserAddRequest, *pb.AuthUserDeleteRequest, *pb.AuthUserChangePasswordRequest,
 		*pb.AuthUserGrantRoleRequest, *pb.AuthUserRevokeRoleRequest,

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"encoding"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/auth"
+	"limpet/v2tree"
 )
 
 // Command is a pointer to one of the types in kinds, or *As.
@@ -35,7 +37,7 @@ type Login struct {
 const kindAs = 15
 
 // kinds has the others. etcd's messages are encoded by protobuf, our own types
-// as JSON.
+// as JSON unless they have an encoding of their own.
 var kinds = map[byte]func() Command{
 	1:  func() Command { return new(pb.PutRequest) },
 	2:  func() Command { return new(pb.DeleteRangeRequest) },
@@ -67,6 +69,9 @@ var kinds = map[byte]func() Command{
 
 	28: func() Command { return new(RotationStep) },
 
+	// From here on of etcd's v2 API, in entries of format 6 (raftfsm).
+	29: func() Command { return new(v2tree.Request) },
+	30: func() Command { return new(v2tree.Expire) },
 	31: func() Command { return new(auth.V2Change) },
 }
 
@@ -79,6 +84,18 @@ var kindOf = func() map[reflect.Type]byte {
 	return m
 }()
 
+// ForV2 reports whether cmd is of etcd's v2 API, as a client's or not.
+func ForV2(cmd Command) bool {
+	if as, ok := cmd.(*As); ok {
+		cmd = as.Command
+	}
+	switch cmd.(type) {
+	case *v2tree.Request, *v2tree.Expire, *auth.V2Change:
+		return true
+	}
+	return false
+}
+
 // Append encodes cmd behind b: its kind and its bytes. The length is the
 // caller's to keep.
 func Append(b []byte, cmd Command) (kind byte, out []byte, err error) {
@@ -89,11 +106,14 @@ func Append(b []byte, cmd Command) (kind byte, out []byte, err error) {
 	if !ok {
 		return 0, nil, fmt.Errorf("txn: no encoding for command %T", cmd)
 	}
-	m, ok := cmd.(proto.Message)
-	if !ok {
-		return kind, append(b, encode(cmd)...), nil
+	switch m := cmd.(type) {
+	case proto.Message:
+		out, err = proto.MarshalOptions{}.MarshalAppend(b, m)
+	case encoding.BinaryAppender:
+		out, err = m.AppendBinary(b)
+	default:
+		out = append(b, encode(cmd)...)
 	}
-	out, err = proto.MarshalOptions{}.MarshalAppend(b, m)
 	return kind, out, err
 }
 
@@ -135,8 +155,11 @@ func Decode(kind byte, data []byte) (Command, error) {
 		return nil, fmt.Errorf("txn: unknown command kind %d: written by a newer limpet", kind)
 	}
 	cmd := empty()
-	if m, ok := cmd.(proto.Message); ok {
+	switch m := cmd.(type) {
+	case proto.Message:
 		return cmd, proto.Unmarshal(data, m)
+	case encoding.BinaryUnmarshaler:
+		return cmd, m.UnmarshalBinary(data)
 	}
 	if err := json.Unmarshal(data, cmd); err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/auth"
+	"limpet/v2tree"
 )
 
 // TestImports keeps the package pure (I4): no clock, randomness, environment,
@@ -112,7 +113,9 @@ func randomV2Change(r *rand.Rand, user, role string) Command {
 }
 
 func randomPlain(r *rand.Rand, i int64) Command {
-	switch n := r.IntN(100); {
+	switch n := r.IntN(110); {
+	case n >= 100:
+		return randomV2(r, i)
 	case n < 40:
 		return randomPut(r)
 	case n < 50:
@@ -130,6 +133,24 @@ func randomPlain(r *rand.Rand, i int64) Command {
 		return &pb.AlarmRequest{Action: action, MemberID: 1, Alarm: pb.AlarmType(r.IntN(3))}
 	}
 	return randomMembership(r, i)
+}
+
+// randomV2 has keys that are no text, too: what is in the records is what was.
+func randomV2(r *rand.Rand, i int64) Command {
+	if r.IntN(5) == 0 {
+		return &v2tree.Expire{Now: i}
+	}
+	q := &v2tree.Request{
+		Op: v2tree.Op(1 + r.IntN(int(v2tree.DeleteIf))), Path: []string{"/a", "/a/b", "/c\x00\xff", "/c\x00\xff/d", "/_e"}[r.IntN(5)],
+		Value: []string{"v", "", "\xff\x00"}[r.IntN(3)], Dir: r.IntN(4) == 0, Recursive: r.IntN(4) == 0, Refresh: r.IntN(6) == 0, Time: i,
+	}
+	if r.IntN(3) == 0 {
+		q.Expires = i + r.Int64N(50)
+	}
+	if r.IntN(3) == 0 {
+		q.PrevValue = "v"
+	}
+	return q
 }
 
 func randomMembership(r *rand.Rand, i int64) Command {
@@ -253,7 +274,7 @@ func play(t *testing.T, log []logEntry, cut func(i int) (publish, flush, reopen 
 	}
 	out.hash = fmt.Sprintf("%+v", h)
 	var records []string
-	for _, kind := range []string{recordLease, recordAlarm, recordMember, recordRotation, auth.RecordUser, auth.RecordRole, auth.RecordAuth} {
+	for _, kind := range []string{recordLease, recordAlarm, recordMember, recordRotation, auth.RecordUser, auth.RecordRole, auth.RecordAuth, v2tree.RecordNode, v2tree.RecordEvent, v2tree.RecordIndex} {
 		err := m.store.Records(kind, func(name string, data []byte) error {
 			records = append(records, fmt.Sprint(kind, name, string(data)))
 			return nil
@@ -309,10 +330,10 @@ func TestErrorsChangeNothing(t *testing.T) {
 	errs := 0
 	for i, e := range randomLog(t, r, 1500) {
 		cmd, _ := Decode(e.kind, e.data)
-		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens))
+		before := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens), m.state.V2().Index())
 		if _, err := m.state.Apply(cmd, Moment{}); err != nil {
 			errs++
-			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens))
+			after := fmt.Sprint(m.state.kv.Base(), m.state.kv.Floor(), m.state.Leases(), m.state.Alarms(), len(m.state.effects.Leases), m.state.rules.Revision(), len(m.state.effects.Tokens), m.state.V2().Index())
 			if before != after || m.state.kv.Changes() != 0 {
 				t.Fatalf("command %d %v: %v, and %s became %s", i, cmd, err, before, after)
 			}
@@ -369,7 +390,7 @@ func TestKindsOnDisk(t *testing.T) {
 		6: &pb.LeaseRevokeRequest{}, 7: &pb.AlarmRequest{}, 8: &Member{}, 9: &Found{}, 10: &MemberAdd{}, 11: &MemberRemove{}, 12: &MemberUpdate{},
 		13: &MemberPromote{}, 14: &MemberRelease{}, 15: &As{Command: &Login{}}, 16: &Login{}, 17: &pb.AuthEnableRequest{},
 		22: &pb.AuthUserGrantRoleRequest{}, 27: &pb.AuthRoleRevokePermissionRequest{}, 28: &RotationStep{},
-		31: &auth.V2Change{},
+		29: &v2tree.Request{}, 30: &v2tree.Expire{}, 31: &auth.V2Change{},
 	} {
 		if got, _, err := Append(nil, cmd); got != want || err != nil {
 			t.Errorf("kind of %T: %d, %v; want %d", cmd, got, err, want)
@@ -387,6 +408,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{99, "", "newer limpet"},
 		{1, "\xff\xff\xff", ""},
 		{8, "{", ""},
+		{29, "\x01", "cannot be read"},
+		{30, "", ""},
 		{8, "", ""},
 		{kindAs, "", "cannot be read"},
 		{kindAs, "\x01", "cannot be read"},
@@ -412,6 +435,7 @@ func TestBadRecords(t *testing.T) {
 	for _, rec := range [][3]string{
 		{recordLease, "seven", "{}"}, {recordLease, "7", "{"}, {recordAlarm, "x", "["}, {recordMember, "1", "nonsense"}, {recordRotation, "rotation", "["},
 		{auth.RecordUser, "u", "["}, {auth.RecordRole, "r", "{"}, {auth.RecordAuth, "", "1"},
+		{v2tree.RecordNode, "/a", "["}, {v2tree.RecordEvent, "1", "{}"}, {v2tree.RecordIndex, "", "["},
 	} {
 		m := newMachine(t)
 		m.state.kv.SetRecord(rec[0], rec[1], []byte(rec[2]))

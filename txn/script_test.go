@@ -20,6 +20,7 @@ import (
 
 	"limpet/auth"
 	"limpet/sqlstore"
+	"limpet/v2tree"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	            put|delete|txn|compact|grant|revoke|alarm REQUEST,
 //	            found|member|madd|mremove|mupdate|mpromote|mrelease|login|rotate JSON
 //	            v2auth JSON of an auth.V2Change
+//	            v2 JSON of a v2tree.Request | expire JSON
 //	            enable|disable|useradd|userdel|passwd|grantrole|revokerole|roleadd|
 //	            roledel|permit|withdraw REQUEST of etcd's Auth service
 //	            as:USER@REVISION and one of these: that caller's
@@ -41,6 +43,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	cost        what each line would cost
 //	readonly    what each txn line is
 //	state       leases, alarms, cluster, members, rules
+//	v2          the v2 keyspace: index, what is due, and what lies in the root
 //	effects     since the last call
 //	lease ID    the keys attached
 //	reopen      the state from disk
@@ -162,8 +165,15 @@ func (sc *script) inspect() string {
 			fmt.Fprintf(&out, "%s %s %s\n", r.Kind, r.Name, r.Data)
 		}
 		return out.String()
+	case "v2":
+		v := sc.at.state.V2()
+		out := fmt.Sprintf("index %d, due %d\n", v.Index(), v.Due())
+		for path, n := range v.List("/") {
+			out += fmt.Sprintf("%s %+v\n", path, *n)
+		}
+		return out
 	case "effects":
-		return fmt.Sprintf("%+v", sc.at.state.TakeEffects())
+		return strings.Replace(fmt.Sprintf("%+v", sc.at.state.TakeEffects()), " V2:false", "", 1) // most scripts are of v3
 	case "lease":
 		var id int64
 		if _, err := fmt.Sscan(sc.d.CmdArgs[0].Key, &id); err != nil {
@@ -223,7 +233,7 @@ func (sc *script) command(line string) Command {
 		"grant": new(pb.LeaseGrantRequest), "revoke": new(pb.LeaseRevokeRequest), "alarm": new(pb.AlarmRequest),
 		"found": new(Found), "member": new(Member), "madd": new(MemberAdd), "mremove": new(MemberRemove),
 		"mupdate": new(MemberUpdate), "mpromote": new(MemberPromote), "mrelease": new(MemberRelease),
-		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login), "rotate": new(RotationStep), "v2auth": new(auth.V2Change),
+		"enable": new(pb.AuthEnableRequest), "disable": new(pb.AuthDisableRequest), "login": new(Login), "rotate": new(RotationStep), "v2auth": new(auth.V2Change), "v2": new(v2tree.Request), "expire": new(v2tree.Expire),
 		"useradd": new(pb.AuthUserAddRequest), "userdel": new(pb.AuthUserDeleteRequest), "passwd": new(pb.AuthUserChangePasswordRequest),
 		"grantrole": new(pb.AuthUserGrantRoleRequest), "revokerole": new(pb.AuthUserRevokeRoleRequest),
 		"roleadd": new(pb.AuthRoleAddRequest), "roledel": new(pb.AuthRoleDeleteRequest),
@@ -261,6 +271,12 @@ func answer(resp any, err error) string {
 	}
 	if c, ok := resp.(*RulesChange); ok {
 		return fmt.Sprintf("rules %d after %d, enabled %v", c.After.Revision(), c.Before.Revision(), c.After.Enabled())
+	}
+	switch e := resp.(type) {
+	case nil:
+		return "done"
+	case *v2tree.Event:
+		return fmt.Sprintf("%s %s %+v", e.Action, e.Key, *e.Node)
 	}
 	m := resp.(proto.Message)
 	return strings.ReplaceAll(prototext.MarshalOptions{}.Format(m), "  ", " ")

@@ -13,6 +13,7 @@ import (
 
 	"limpet/auth"
 	"limpet/sqlstore"
+	"limpet/v2tree"
 )
 
 // MaxLeaseTTL is etcd's bound in seconds.
@@ -35,6 +36,7 @@ type State struct {
 	leases map[int64]int64 // id to granted TTL in seconds
 	alarms map[Alarm]bool
 	rules  *auth.Rules
+	v2     *v2tree.Tree
 	membership
 	effects Effects
 }
@@ -57,6 +59,7 @@ type Effects struct {
 	Alarms  bool          // the set of alarms changed
 	Members bool          // the set of members changed
 	Rules   bool          // users, roles or permissions changed
+	V2      bool          // the v2 keyspace changed, or its counts
 	Tokens  []auth.TokenChange
 	Ops     Ops
 }
@@ -92,6 +95,7 @@ func Load(store *sqlstore.Store) (*State, error) {
 		leases:     make(map[int64]int64),
 		alarms:     make(map[Alarm]bool),
 		rules:      auth.NewRules(),
+		v2:         v2tree.New(store.Writer()),
 		membership: membership{members: make(map[uint64]*Member), removed: make(map[uint64]bool)},
 	}
 	err := errors.Join(
@@ -115,7 +119,8 @@ func Load(store *sqlstore.Store) (*State, error) {
 		store.Records(recordRemoved, st.loadRemoved),
 		store.Records(recordCluster, st.loadCluster),
 		store.Records(recordRotation, st.loadRotation),
-		st.loadRules(store))
+		st.loadRules(store),
+		st.loadV2(store))
 	if err != nil {
 		return nil, fmt.Errorf("read the records: %w", err)
 	}
@@ -172,6 +177,9 @@ func Admit(alarms []Alarm, cmd Command) error {
 			return ErrCorrupt
 		}
 	}
+	if q, ok := cmd.(*v2tree.Request); ok && q.Adds() && raised(pb.AlarmType_CORRUPT) {
+		return ErrCorrupt
+	}
 	if raised(pb.AlarmType_NOSPACE) && Cost(cmd) > 0 {
 		return ErrNoSpace
 	}
@@ -221,6 +229,8 @@ func (st *State) execute(caller auth.Caller, cmd Command, at Moment) (resp any, 
 		return st.applyMembership(c)
 	case *Login:
 		return st.login(caller, c, at.Index)
+	case *v2tree.Request, *v2tree.Expire:
+		return st.applyV2(c)
 	}
 	return st.applyRules(cmd)
 }
@@ -262,6 +272,8 @@ func Cost(cmd Command) int {
 		return costTxn(c)
 	case *pb.LeaseGrantRequest:
 		return leaseOverhead
+	case *v2tree.Request:
+		return costV2(c)
 	}
 	return 0
 }
