@@ -35,7 +35,7 @@ var floors = []floor{
 	{"api", []string{"api/recipepb", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
 	{"api/recipepb", nil},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
-	{"raftfsm", []string{"txn", "auth", "sqlstore", "safefile"}},
+	{"raftfsm", []string{"txn", "auth", "v2tree", "sqlstore", "safefile"}},
 	{"watch", []string{"sqlstore"}},
 	{"txn", []string{"auth", "sqlstore", "v2tree"}},
 	{"login", []string{"auth"}},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"limpet/txn"
+	"limpet/v2tree"
 )
 
 // allKinds is one command of each kind, none of them empty.
@@ -30,6 +31,8 @@ func allKinds() []txn.Command {
 		&pb.LeaseRevokeRequest{ID: math.MaxInt64},
 		&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: math.MaxUint64, Alarm: pb.AlarmType_NOSPACE},
 		&txn.Member{ID: math.MaxUint64, Name: "näme", PeerURLs: []string{"http://a:1"}, ClientURLs: []string{"http://a:2", "http://b:2"}, Learner: true},
+		&v2tree.Request{Op: v2tree.Set, Path: "/a/b", Value: "v", Expires: 9, Time: 3},
+		&v2tree.Expire{Now: 9},
 	}
 }
 
@@ -133,7 +136,7 @@ func playOlder(t *testing.T) {
 // TestFormatLimit: a build that plays an older limpet reads what that one read,
 // and refuses what it did.
 func TestFormatLimit(t *testing.T) {
-	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "4": 4, "5": newestFormat, "0": newestFormat, "x": newestFormat} {
+	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "4": 4, "6": 6, "7": newestFormat, "0": newestFormat, "x": newestFormat} {
 		if got := knownFormat(limit); got != want {
 			t.Errorf("with the limit %q: format %d, want %d", limit, got, want)
 		}
@@ -143,11 +146,13 @@ func TestFormatLimit(t *testing.T) {
 	damaged := append([]byte(nil), newer...)
 	damaged[entryHeader]++
 	unknown := append([]byte{newestFormat + 1}, newer[1:]...)
-	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 5, this program knows 4: upgrade limpet") {
-		t.Errorf("an entry of format 5: got %v, want errNewer and both formats", err)
+	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 7, this program knows 6: upgrade limpet") {
+		t.Errorf("an entry of format 7: got %v, want errNewer and both formats", err)
 	}
-	if _, cmds, err := decode(encode(t, entryHead{format: 4, member: 1}, &txn.RotationStep{})); err != nil || len(cmds) != 1 {
-		t.Errorf("an entry of format 4: got %v, %v", cmds, err)
+	for _, format := range []byte{4, 6} {
+		if _, cmds, err := decode(encode(t, entryHead{format: format, member: 1}, &txn.RotationStep{})); err != nil || len(cmds) != 1 {
+			t.Errorf("an entry of format %d: got %v, %v", format, cmds, err)
+		}
 	}
 	playOlder(t)
 	if _, cmds, err := decode(older); err != nil || len(cmds) != len(allKinds()) {

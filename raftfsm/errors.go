@@ -16,4 +16,6 @@ var (
 	// ErrUnsent: there was no leader to propose to for so long; nothing happened.
 	ErrUnsent   = errors.New("raftfsm: no leader to propose to")
 	ErrTooLarge = errors.New("raftfsm: request is too large")
+	// ErrOldMember: nothing happened; the member's log could not hold it.
+	ErrOldMember = errors.New("raftfsm: a member of the cluster runs a limpet that does not know the v2 API: upgrade limpet on every member")
 )

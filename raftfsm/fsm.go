@@ -29,6 +29,7 @@ type fsm struct {
 	alarms  atomic.Pointer[[]txn.Alarm]
 	members atomic.Pointer[Membership]
 	rules   atomic.Pointer[auth.Rules]
+	v2      *V2
 	term    uint64 // of the newest entry applied
 }
 
@@ -156,6 +157,9 @@ func (f *fsm) tell(e txn.Effects) {
 	if e.Rules {
 		f.rules.Store(f.state.Rules())
 	}
+	if e.V2 {
+		f.v2.publish(f.state.V2())
+	}
 	if f.cfg.OnEffects != nil {
 		f.cfg.OnEffects(e)
 	}
@@ -198,7 +202,7 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		panic(fmt.Sprintf("read the adopted database: %v", err))
 	}
 	// Who logged in meanwhile is not known, nor who changed a password.
-	effects := txn.Effects{Alarms: true, Members: true, Rules: true, Tokens: []auth.TokenChange{{}}}
+	effects := txn.Effects{Alarms: true, Members: true, Rules: true, V2: true, Tokens: []auth.TokenChange{{}}}
 	effects.Leases = diffLeases(f.state.Leases(), state.Leases())
 	f.state = state
 	if f.cfg.OnJump != nil {

@@ -23,6 +23,7 @@ import (
 	"limpet/auth"
 	"limpet/sqlstore"
 	"limpet/txn"
+	"limpet/v2tree"
 )
 
 // content is all that members must agree on, as text.
@@ -35,6 +36,11 @@ func content(t *testing.T, f *fsm) string {
 	var out strings.Builder
 	for _, r := range rows.Rows { // an empty value may be nil or not
 		fmt.Fprintf(&out, "%q=%q %d %d %d %d\n", r.Key, r.Value, r.ID, r.Create, r.Version, r.Lease)
+	}
+	v2 := f.state.V2()
+	fmt.Fprintln(&out, v2.Index(), v2.Due())
+	for _, e := range v2.Since(0) { // all that was ever done to it
+		fmt.Fprintf(&out, "%s %q %+v %+v %d\n", e.Action, e.Key, e.Node, e.Prev, e.Time)
 	}
 	cluster, recovered := f.state.Cluster()
 	data, err := json.Marshal([]any{
@@ -60,6 +66,7 @@ func FuzzApply(f *testing.F) {
 		&txn.MemberAdd{Member: &txn.Member{ID: 9, Learner: true}}, &txn.MemberRemove{ID: 1}, &txn.MemberUpdate{ID: 1}, &txn.MemberPromote{ID: 1}, &txn.MemberRelease{ID: 1},
 		&pb.PutRequest{}, &pb.PutRequest{IgnoreValue: true, IgnoreLease: true}, &pb.DeleteRangeRequest{RangeEnd: []byte{0}},
 		&pb.TxnRequest{Compare: []*pb.Compare{{}}, Success: []*pb.RequestOp{{}}, Failure: []*pb.RequestOp{{}}},
+		&v2tree.Request{Op: v2tree.Delete, Path: "/a", Recursive: true}, &v2tree.Request{Op: v2tree.CreateInOrder, Path: "/", Value: "\xff"},
 		&pb.CompactionRequest{Revision: 2}, &pb.LeaseGrantRequest{}, &pb.LeaseGrantRequest{TTL: -1, ID: 1}, &pb.AlarmRequest{Action: 7, Alarm: 9},
 	) {
 		f.Add(commands(f, cmd), int64(1))

@@ -44,6 +44,9 @@ func memberID(id raft.ServerID) uint64 {
 // leader is. When ctx or Config.ProposeTimeout (ErrTimeout) ends first, the
 // command may still happen.
 func (n *Node) Propose(ctx context.Context, cmd txn.Command) (any, error) {
+	if err := n.readable(cmd); err != nil {
+		return nil, err
+	}
 	return n.proposer.propose(ctx, cmd, false)
 }
 
@@ -55,6 +58,14 @@ func (n *Node) ProposeAsLeader(ctx context.Context, cmd txn.Command) (any, error
 		return nil, err
 	}
 	return n.proposer.propose(ctx, cmd, true)
+}
+
+// readable returns an error unless all members can read cmd in the log.
+func (n *Node) readable(cmd txn.Command) error {
+	if txn.ForV2(cmd) && n.format() < v2Format {
+		return ErrOldMember
+	}
+	return nil
 }
 
 // where is where proposals go.

@@ -160,6 +160,7 @@ func (n *Node) open() error {
 	n.proposer.apply = func(entry []byte) raft.ApplyFuture { return n.raft.Apply(entry, 0) }
 	n.proposer.forward = n.forward
 	n.fsm = &fsm{state: state, store: n.cfg.Store, proposer: n.proposer, cfg: &n.cfg, snaps: snaps, mark: n.mark, committed: n.committed}
+	n.fsm.v2 = newV2(state.V2())
 	n.fsm.publishAlarms()
 	n.fsm.publishMembers()
 	n.fsm.rules.Store(state.Rules())
@@ -250,6 +251,7 @@ func (n *Node) start(snaps *manifestStore, last uint64) error {
 	n.wg.Go(n.catchUp)
 	n.wg.Go(n.watchDisk)
 	n.wg.Go(n.watchSilence)
+	n.wg.Go(n.expireV2)
 	if n.soleVoter() {
 		n.transport.kick(conf.LocalID)
 	}
@@ -362,6 +364,7 @@ func (n *Node) watchLeadership(notices <-chan bool) {
 			}
 			n.opened.Store(term)
 			n.leading.Store(true)
+			signal(n.fsm.v2.due)
 			if n.cfg.OnLeader != nil {
 				n.cfg.OnLeader(true)
 			}

@@ -797,7 +797,7 @@ func fsmAt(t *testing.T, path string) *fsm {
 		t.Fatal(err)
 	}
 	cfg := &Config{MemberID: 1, Store: store}
-	return &fsm{state: state, store: store, cfg: cfg, proposer: newProposer(1, 0, time.Hour)}
+	return &fsm{state: state, v2: newV2(state.V2()), store: store, cfg: cfg, proposer: newProposer(1, 0, time.Hour)}
 }
 
 func entryAt(t *testing.T, index uint64, cmds ...txn.Command) *raft.Log {
