@@ -6,11 +6,13 @@ package v2
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"limpet/api"
 	"limpet/auth"
 	"limpet/raftfsm"
 	"limpet/v2tree"
@@ -26,6 +28,10 @@ type Config struct {
 	// Caller finds out who sends r; nobody if r does not say, which is no error.
 	Caller  func(r *http.Request) (auth.Caller, error)
 	Timeout time.Duration // after which a request is given up
+
+	API     *api.Server // changes the members
+	Started time.Time   // when this process began
+	Logger  *slog.Logger
 }
 
 // Face is etcd's v2 API. It may be used concurrently.
@@ -36,7 +42,14 @@ type Face struct {
 
 // New returns a Face.
 func New(cfg Config) *Face {
-	return &Face{cfg: cfg, mux: http.NewServeMux()}
+	f := &Face{cfg: cfg, mux: http.NewServeMux()}
+	f.mux.HandleFunc(membersPath, f.members)
+	f.mux.HandleFunc(membersPath+"/", f.members)
+	f.mux.HandleFunc(machinesPath, f.machines)
+	f.mux.HandleFunc(statsPath+"self", f.selfStats)
+	f.mux.HandleFunc(statsPath+"leader", f.leaderStats)
+	f.mux.HandleFunc(statsPath+"store", f.storeStats)
+	return f
 }
 
 // Beside serves the paths of the v2 API, and everything else by other.
