@@ -26,7 +26,7 @@ type v2Face struct {
 func faceOf(m *member) *v2Face {
 	return &v2Face{m.t, v2.New(v2.Config{
 		ClusterID: m.clusterID, Node: m.node, Caller: m.api.BasicCaller, Timeout: m.api.RequestTimeout(),
-		API: m.api, Started: time.Now(), Logger: slog.New(slog.DiscardHandler),
+		API: m.api, Hash: m.desk.Passwords.Hash, Started: time.Now(), Logger: slog.New(slog.DiscardHandler),
 	}).Beside(http.NotFoundHandler()), fmt.Sprintf("%x", m.clusterID())}
 }
 
@@ -134,7 +134,8 @@ func TestV2Members(t *testing.T) {
 		{method: "PATCH", path: "/v2/members", want: "GET,POST,DELETE,PUT"}, {method: "HEAD", path: "/v2/members", want: "GET,POST,DELETE,PUT"},
 		{method: "DELETE", path: "/v2/members"}, {method: "PUT", path: "/v2/members/"},
 		{method: "POST", path: "/v2/machines", want: "GET,HEAD"}, {method: "HEAD", path: "/v2/stats/self", want: "GET"},
-		{method: "POST", path: "/v2/stats/leader", want: "GET"},
+		{method: "POST", path: "/v2/stats/leader", want: "GET"}, {method: "PUT", path: "/v2/auth/users", want: "GET"},
+		{method: "POST", path: "/v2/auth/roles/r", want: "GET,PUT,DELETE"}, {method: "POST", path: "/v2/auth/enable", want: "GET,PUT,DELETE"},
 	} {
 		w := f.ask(tc.method, tc.path, "", "")
 		if allow := w.Header().Get("Allow"); w.Code != 405 || allow != tc.want || w.Body.String() != "Method Not Allowed\n" {

@@ -1,6 +1,7 @@
 package v2
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"limpet/auth"
 	"limpet/login"
 	"limpet/raftfsm"
+	"limpet/txn"
 )
 
 const noCredentials = "Insufficient credentials"
@@ -28,6 +30,16 @@ func (f *Face) root(w http.ResponseWriter, r *http.Request) (auth.Caller, bool) 
 		writeMessage(w, http.StatusUnauthorized, noCredentials)
 	}
 	return c, false
+}
+
+// propose has cmd agreed on as the caller's.
+func (f *Face) propose(ctx context.Context, c auth.Caller, cmd txn.Command) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
+	if c != (auth.Caller{}) {
+		cmd = &txn.As{Caller: c, Command: cmd}
+	}
+	return f.cfg.Node.Propose(ctx, cmd)
 }
 
 // fail answers r with etcd's words for all that is not the client's fault; the

@@ -5,6 +5,7 @@
 package v2
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -29,8 +30,10 @@ type Config struct {
 	Caller  func(r *http.Request) (auth.Caller, error)
 	Timeout time.Duration // after which a request is given up
 
-	API     *api.Server // changes the members
-	Started time.Time   // when this process began
+	API *api.Server // changes the members
+	// Hash hashes a password, for somebody at host, as etcd's v3 requests carry it.
+	Hash    func(ctx context.Context, host, password string) (string, error)
+	Started time.Time // when this process began
 	Logger  *slog.Logger
 }
 
@@ -49,6 +52,11 @@ func New(cfg Config) *Face {
 	f.mux.HandleFunc(statsPath+"self", f.selfStats)
 	f.mux.HandleFunc(statsPath+"leader", f.leaderStats)
 	f.mux.HandleFunc(statsPath+"store", f.storeStats)
+	f.mux.HandleFunc(rolesPath, f.roles)
+	f.mux.HandleFunc(rolesPath+"/", f.roles)
+	f.mux.HandleFunc(usersPath, f.users)
+	f.mux.HandleFunc(usersPath+"/", f.users)
+	f.mux.HandleFunc(enablePath, f.enable)
 	return f
 }
 
