@@ -29,6 +29,7 @@ type Config struct {
 	InitialCluster      string // name=url,…; empty: this member alone
 	InitialClusterToken string
 	InitialClusterState string // new or existing
+	ForceNewCluster     bool   // make a cluster of this member alone, if it is not
 	ReusePort           bool   // SO_REUSEPORT on listeners
 
 	Token           string   // the cluster's secret as text; empty: none

@@ -120,14 +120,20 @@ func (r *Recovery) openStore() (*sqlstore.Store, error) {
 // Unfinished reports whether a recovery has begun here, and has to be run again.
 func (r *Recovery) Unfinished() bool { return r.dir.id.Recovering != "" }
 
-// Survey asks the other members, who run without a quorum, how much they have.
-func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
+// inspect tells what this member has.
+func (r *Recovery) inspect() (*raftfsm.Inspection, error) {
 	store, err := r.openStore()
 	if err != nil {
 		return nil, err
 	}
 	seen, err := raftfsm.Inspect(raftfsm.Config{Dir: r.dir.raftDir(), Store: store, MemberID: r.dir.id.member()})
-	if err = errors.Join(err, store.Close()); err != nil {
+	return seen, errors.Join(err, store.Close())
+}
+
+// Survey asks the other members, who run without a quorum, how much they have.
+func (r *Recovery) Survey(ctx context.Context) (*Survey, error) {
+	seen, err := r.inspect()
+	if err != nil {
 		return nil, err
 	}
 	if err := r.checkMembers(seen.Membership); err != nil {

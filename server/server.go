@@ -91,6 +91,7 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		built: make(chan struct{}), ended: make(chan struct{}), serving: make(chan struct{}), news: make(chan struct{}, 1),
 	}
 	stages := []func(context.Context) error{
+		s.forceNewCluster,
 		s.listen,         // when a port is taken, the data directory stays untouched
 		s.openDir,        // who this member is
 		s.openPeers,      // it can be asked, and ask
