@@ -144,19 +144,34 @@ func (e *entry) static(ctx context.Context) (*Start, error) {
 		e.me.wait("for a member of the cluster that --initial-cluster names to answer" + seen.hint())
 		return nil, nil
 	}
-	var with []*Description
+	with, ok := e.named(seen)
+	if !ok {
+		return nil, nil
+	}
+	return e.founding.foundWith(ctx, with)
+}
+
+// named picks the other founders out of who answered; false if one is missing.
+func (e *entry) named(seen others) (with []*Description, ok bool) {
 	for _, f := range e.me.cfg.Static {
 		if f.Name == e.me.cfg.Name {
 			continue
 		}
+		if f.Name == "" { // and neither have the others: all who were asked are founders
+			if len(seen.empty) < len(e.me.cfg.Static)-1 {
+				e.me.wait(fmt.Sprintf("for all members that the DNS names to start; %d of %d are here", len(seen.empty)+1, len(e.me.cfg.Static)) + seen.hint())
+				return nil, false
+			}
+			return seen.empty, true
+		}
 		i := slices.IndexFunc(seen.empty, func(d *Description) bool { return d.Name == f.Name })
 		if i < 0 {
 			e.me.wait(fmt.Sprintf("for all members of --initial-cluster to start; %s is missing", f.Name) + seen.hint())
-			return nil, nil
+			return nil, false
 		}
 		with = append(with, seen.empty[i])
 	}
-	return e.founding.foundWith(ctx, with)
+	return with, true
 }
 
 // together founds a cluster of the members that expect each other.

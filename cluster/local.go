@@ -23,9 +23,9 @@ var (
 	ErrCopy = errors.New("another limpet runs with a copy of this data directory; stop it, or start here with an empty one")
 )
 
-// Founder is one of the members that --initial-cluster names.
+// Founder is one of the members that --initial-cluster names, or the DNS.
 type Founder struct {
-	Name string
+	Name string // empty: whoever answers at its URLs
 	URLs []string
 }
 

@@ -29,8 +29,14 @@ type Config struct {
 	InitialCluster      string // name=url,…; empty: this member alone
 	InitialClusterToken string
 	InitialClusterState string // new or existing
-	ForceNewCluster     bool   // make a cluster of this member alone, if it is not
-	ReusePort           bool   // SO_REUSEPORT on listeners
+	SRVDomain           string // or the domain whose SRV records name the members
+	SRVName             string // end of the records' names; may be empty
+	// etcd's discovery services, which limpet does not ask. Given to a member that is
+	// new, they are refused.
+	DiscoveryURL, DiscoveryToken string
+	DiscoveryEndpoints           []string
+	ForceNewCluster              bool // make a cluster of this member alone, if it is not
+	ReusePort                    bool // SO_REUSEPORT on listeners
 
 	Token           string   // the cluster's secret as text; empty: none
 	TokenFile       string   // or the file that holds it
@@ -76,9 +82,11 @@ type Config struct {
 	// once, after it was stored. nil: nobody looks.
 	ShowToken func(token string)
 
-	held   *tokenFile     // the tokens, from Start on; nil: none
-	ring   *trust.Keyring // of held; follows rotations
-	minted bool           // held was made by this start
+	resolver *net.Resolver     // of SRV records; nil: the system's
+	found    []cluster.Founder // that the records name
+	held     *tokenFile        // the tokens, from Start on; nil: none
+	ring     *trust.Keyring    // of held; follows rotations
+	minted   bool              // held was made by this start
 }
 
 // DefaultConfig returns etcd's defaults.
@@ -178,8 +186,11 @@ func (c *Config) checkTimes() error {
 	return nil
 }
 
-// founders reads --initial-cluster.
+// founders reads --initial-cluster, or tells what the DNS has named.
 func (c *Config) founders() ([]cluster.Founder, error) {
+	if c.found != nil {
+		return c.found, nil
+	}
 	var out []cluster.Founder
 	if c.InitialCluster == "" {
 		return nil, nil
@@ -238,6 +249,9 @@ func (c *Config) checkWaysIn() error {
 	if founders, _ := c.founders(); len(founders) > 1 || c.InitialClusterState == "existing" {
 		ways = append(ways, "--initial-cluster")
 	}
+	if c.SRVDomain != "" {
+		ways = append(ways, "--discovery-srv")
+	}
 	if c.BootstrapExpect > 1 {
 		ways = append(ways, "--bootstrap-expect")
 	} else if len(c.Join) > 0 {
@@ -246,7 +260,17 @@ func (c *Config) checkWaysIn() error {
 	if c.Discover && c.BootstrapExpect <= 1 {
 		ways = append(ways, "--discover")
 	}
+	etcds := 0 // of etcd's ways, of which etcd says it like this
+	for _, given := range []bool{c.InitialCluster != "", c.SRVDomain != "", len(c.DiscoveryEndpoints) > 0} {
+		if given {
+			etcds++
+		}
+	}
 	switch {
+	case etcds > 1:
+		return errors.New(`multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`)
+	case (c.DiscoveryToken != "") != (len(c.DiscoveryEndpoints) > 0):
+		return errors.New("both --discovery-token and --discovery-endpoints must be set")
 	case len(ways) > 1 && !slices.Equal(ways, []string{"--join", "--discover"}):
 		return fmt.Errorf("%s name different ways into a cluster; give one", strings.Join(ways, " and "))
 	case c.BootstrapExpect < 0 || c.BootstrapExpect > maxExpect:

@@ -227,6 +227,16 @@ func TestValidate(t *testing.T) {
 			"discover without a token", func(c *Config) { c.Discover = true },
 			"--discover needs the cluster's token: give --token-file, or LIMPET_TOKEN; limpet token generate makes one",
 		},
+		{"by the DNS", func(c *Config) { c.SRVDomain = "example.com" }, ok},
+		{
+			"by the DNS and by name", func(c *Config) { c.SRVDomain, c.InitialCluster = "example.com", "default=http://localhost:2380" },
+			`multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`,
+		},
+		{
+			"by the DNS and by gossip", func(c *Config) { c.SRVDomain, c.Join = "example.com", []string{"a"} },
+			"--discovery-srv and --join name different ways into a cluster; give one",
+		},
+		{"half of etcd's discovery", func(c *Config) { c.DiscoveryToken = "t" }, "both --discovery-token and --discovery-endpoints must be set"},
 		{"two tokens", func(c *Config) { c.Token, c.TokenFile = "a", "b" }, "--token and --token-file are both given; give one"},
 		{"learners", func(c *Config) { c.MaxLearners = -1 }, "--max-learners must not be negative"},
 		{"no name", func(c *Config) { c.InitialCluster = "http://localhost:2380" }, `--initial-cluster has "http://localhost:2380", want name=url`},

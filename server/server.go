@@ -92,8 +92,9 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	stages := []func(context.Context) error{
 		s.forceNewCluster,
-		s.listen,         // when a port is taken, the data directory stays untouched
-		s.openDir,        // who this member is
+		s.listen,  // when a port is taken, the data directory stays untouched
+		s.openDir, // who this member is
+		s.findFounders,
 		s.openPeers,      // it can be asked, and ask
 		s.serveHTTPFaces, // whoever looks sees what it waits for
 		s.enter,          // it belongs to a cluster, and has its state

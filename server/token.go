@@ -168,7 +168,7 @@ func (c *Config) secured() bool {
 // has said how its members are to speak: then it makes the token.
 func (c *Config) mintsToken() bool {
 	founders, _ := c.founders() // validated beside
-	if len(founders) > 1 || c.InitialClusterState == "existing" || c.BootstrapExpect > 1 || len(c.Join) > 0 || c.Discover {
+	if len(founders) > 1 || c.InitialClusterState == "existing" || c.BootstrapExpect > 1 || len(c.Join) > 0 || c.Discover || c.SRVDomain != "" {
 		return false
 	}
 	stated := c.statedPeerURLs()
