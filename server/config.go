@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -57,6 +58,7 @@ type Config struct {
 
 	SnapshotCount     uint64
 	MaxLogBytes       int64 // of the raft log on disk
+	NoFsync           bool  // the raft log is not synced
 	Heartbeat         time.Duration
 	Election          time.Duration
 	QuotaBytes        int64
@@ -137,7 +139,11 @@ func (c *Config) Validate() error {
 	if c.QuotaBytes == 0 {
 		c.QuotaBytes = 2 << 30
 	}
+	for _, urls := range []*[]string{&c.ListenClientURLs, &c.ListenPeerURLs, &c.AdvertiseClientURLs, &c.AdvertisePeerURLs, &c.ListenMetricsURLs} {
+		*urls = slices.Compact(slices.Sorted(slices.Values(*urls))) // as etcd lists them
+	}
 	checks := []error{
+		c.settleAdvertised(),
 		checkURLs("listen-client-urls", c.ListenClientURLs, listening),
 		checkURLs("listen-peer-urls", c.ListenPeerURLs, peering),
 		checkURLs("advertise-client-urls", c.AdvertiseClientURLs, advertised),
@@ -165,10 +171,28 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// settleAdvertised says where clients find this member if nobody has said that:
+// where it listens, or where gossip finds it. Without gossip etcd asks, and rightly.
+func (c *Config) settleAdvertised() error {
+	_, everywhere := c.clientPort()
+	switch {
+	case len(c.AdvertiseClientURLs) > 0 || len(c.ListenClientURLs) == 0:
+	case !c.gossips():
+		return errors.New("--advertise-client-urls is required when --listen-client-urls is set explicitly")
+	case everywhere != "":
+		c.AdvertiseClientURLs = DefaultConfig().AdvertiseClientURLs
+	default:
+		c.AdvertiseClientURLs = c.ListenClientURLs
+	}
+	return nil
+}
+
 func (c *Config) checkTimes() error {
 	switch {
-	case c.Heartbeat <= 0 || c.Election <= 0:
-		return errors.New("--heartbeat-interval and --election-timeout must be above 0 ms")
+	case c.Heartbeat <= 0:
+		return fmt.Errorf("--heartbeat-interval must be >0 (set to %dms)", c.Heartbeat.Milliseconds())
+	case c.Election <= 0:
+		return fmt.Errorf("--election-timeout must be >0 (set to %dms)", c.Election.Milliseconds())
 	case c.Election < 5*c.Heartbeat:
 		return fmt.Errorf("--election-timeout[%vms] should be at least as 5 times as --heartbeat-interval[%vms]",
 			c.Election.Milliseconds(), c.Heartbeat.Milliseconds())
@@ -214,7 +238,7 @@ func (c *Config) founders() ([]cluster.Founder, error) {
 // itself, in etcd's words.
 func (c *Config) checkCluster() error {
 	if s := c.InitialClusterState; s != "new" && s != "existing" {
-		return fmt.Errorf("--initial-cluster-state is %q, want new or existing", s)
+		return fmt.Errorf("unexpected clusterState %q: --initial-cluster-state is new or existing", s)
 	}
 	founders, err := c.founders()
 	if err != nil || len(founders) == 0 {
@@ -229,6 +253,9 @@ func (c *Config) checkCluster() error {
 			return err
 		}
 	}
+	if c.sameAddresses(founders[i].URLs, c.AdvertisePeerURLs) {
+		return nil
+	}
 	for _, u := range founders[i].URLs {
 		if !slices.Contains(c.AdvertisePeerURLs, u) {
 			return fmt.Errorf("--initial-cluster has %s but missing from --initial-advertise-peer-urls=%s", u, strings.Join(c.AdvertisePeerURLs, ","))
@@ -240,6 +267,37 @@ func (c *Config) checkCluster() error {
 		}
 	}
 	return nil
+}
+
+// lookUpPatience bounds resolving the names in this member's own peer URLs.
+const lookUpPatience = 5 * time.Second
+
+// sameAddresses reports whether URLs are the same, or lead to the same addresses:
+// a manifest may name a member here, and give its address there. Names that nobody
+// knows yet are compared as they are, at once where etcd tries for 30 s.
+func (c *Config) sameAddresses(urls, others []string) bool {
+	a, b := slices.Sorted(slices.Values(urls)), slices.Sorted(slices.Values(others))
+	if slices.Equal(a, b) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookUpPatience)
+	defer cancel()
+	return len(a) == len(b) && slices.Equal(c.resolved(ctx, a), c.resolved(ctx, b))
+}
+
+// resolved puts addresses in the place of names.
+func (c *Config) resolved(ctx context.Context, urls []string) []string {
+	var out []string
+	for _, s := range urls {
+		if u, err := url.Parse(s); err == nil {
+			all := c.addresses(ctx, u.Hostname(), u.Port())
+			at := slices.IndexFunc(all, func(a string) bool { return a[0] >= '0' && a[0] <= '9' }) // IPv4, as Go dials
+			s = u.Scheme + "://" + all[max(at, 0)]
+		}
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // checkWaysIn makes sure that at most one way into a cluster is given, and that
@@ -386,7 +444,7 @@ func checkURL(s string, use urlUse) error {
 		return fmt.Errorf("%q: URL address must have the form host:port", s)
 	}
 	if use != advertised && host != "localhost" && host != "" && net.ParseIP(host) == nil {
-		return fmt.Errorf("%q: expected IP or localhost in a URL to listen on, not a name", s)
+		return fmt.Errorf("expected IP in URL for binding (%s); localhost, 0.0.0.0 and [::] will do, too", s)
 	}
 	return nil
 }
@@ -422,5 +480,5 @@ func parseRetention(mode, s string) (retention, error) {
 		}
 		return retention{period: d}, nil
 	}
-	return retention{}, fmt.Errorf("--auto-compaction-mode is %q, want periodic or revision", mode)
+	return retention{}, fmt.Errorf("unknown auto-compaction-mode %q: --auto-compaction-mode is periodic or revision", mode)
 }

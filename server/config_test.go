@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -34,6 +35,20 @@ func TestValidateFillsIn(t *testing.T) {
 	}
 	if cfg.DataDir != "elsewhere" || cfg.QuotaBytes != -1 {
 		t.Errorf("what was said is changed: data directory %q, quota %d; want elsewhere, -1", cfg.DataDir, cfg.QuotaBytes)
+	}
+}
+
+func TestValidateSettlesAdvertised(t *testing.T) {
+	for _, c := range []struct{ listen, want []string }{
+		{[]string{"http://10.0.0.1:2379", "http://10.0.0.1:2379"}, []string{"http://10.0.0.1:2379"}},
+		{[]string{"unix:///run/limpet.sock", "http://127.0.0.1:1"}, []string{"http://127.0.0.1:1", "unix:///run/limpet.sock"}},
+		{[]string{"http://0.0.0.0:2379"}, []string{"http://localhost:2379"}}, // which gossip replaces
+	} {
+		cfg := DefaultConfig()
+		cfg.Token, cfg.ListenClientURLs, cfg.AdvertiseClientURLs = "t", c.listen, nil
+		if err := cfg.Validate(); err != nil || !slices.Equal(cfg.AdvertiseClientURLs, c.want) {
+			t.Errorf("listening on %v: advertised %v, %v, want %v", c.listen, cfg.AdvertiseClientURLs, err, c.want)
+		}
 	}
 }
 
@@ -103,7 +118,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"a name to listen on", func(c *Config) { c.ListenClientURLs = []string{"http://board.local:2379"} },
-			`--listen-client-urls: "http://board.local:2379": expected IP or localhost in a URL to listen on, not a name`,
+			"--listen-client-urls: expected IP in URL for binding (http://board.local:2379); localhost, 0.0.0.0 and [::] will do, too",
 		},
 		{
 			"a control character", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379\n"} },
@@ -159,15 +174,21 @@ func TestValidate(t *testing.T) {
 		},
 		// URLs told to others: they may point at a proxy.
 		{"a name to advertise", func(c *Config) { c.AdvertiseClientURLs = []string{"https://board.local:443"} }, ok},
-		{"no client URL to advertise", func(c *Config) { c.AdvertiseClientURLs = nil }, "--advertise-client-urls is empty; give a URL such as http://localhost:2379"},
+		{
+			"no client URL to advertise, and no gossip", func(c *Config) {
+				c.AdvertiseClientURLs, c.AdvertisePeerURLs = nil, []string{"http://a:2380"}
+			},
+			"--advertise-client-urls is required when --listen-client-urls is set explicitly",
+		},
+		{"no client URL to advertise where gossip finds it", func(c *Config) { c.AdvertiseClientURLs, c.Token = nil, "t" }, ok},
 		{"no peer URL to advertise", func(c *Config) { c.AdvertisePeerURLs = nil }, "--initial-advertise-peer-urls is empty; give a URL such as http://localhost:2379"},
 		{
 			"no port to advertise", func(c *Config) { c.AdvertisePeerURLs = []string{"http://board.local"} },
 			`--initial-advertise-peer-urls: "http://board.local": URL address must have the form host:port`,
 		},
 		// Times and sizes.
-		{"no heartbeat", func(c *Config) { c.Heartbeat = 0 }, "--heartbeat-interval and --election-timeout must be above 0 ms"},
-		{"negative election", func(c *Config) { c.Election = -1 }, "--heartbeat-interval and --election-timeout must be above 0 ms"},
+		{"no heartbeat", func(c *Config) { c.Heartbeat = 0 }, "--heartbeat-interval must be >0 (set to 0ms)"},
+		{"negative election", func(c *Config) { c.Election = -time.Millisecond }, "--election-timeout must be >0 (set to -1ms)"},
 		{"five times the heartbeat", func(c *Config) { c.Heartbeat = 200 * time.Millisecond }, ok},
 		{
 			"less than five times", func(c *Config) { c.Heartbeat = 201 * time.Millisecond },
@@ -183,7 +204,10 @@ func TestValidate(t *testing.T) {
 		{"no quota", func(c *Config) { c.QuotaBytes = -1 }, ok},
 		// The cluster is this member.
 		{"existing", func(c *Config) { c.InitialClusterState = "existing" }, ok},
-		{"another state", func(c *Config) { c.InitialClusterState = "old" }, `--initial-cluster-state is "old", want new or existing`},
+		{"another state", func(c *Config) { c.InitialClusterState = "old" }, `unexpected clusterState "old": --initial-cluster-state is new or existing`},
+		{"itself by name and by address", func(c *Config) {
+			c.InitialCluster, c.AdvertisePeerURLs = "default=http://localhost:2380", []string{"http://127.0.0.1:2380"}
+		}, ok},
 		{"itself", func(c *Config) { c.InitialCluster = "default=http://localhost:2380" }, ok},
 		{
 			"itself under two URLs", func(c *Config) {
@@ -247,7 +271,7 @@ func TestValidate(t *testing.T) {
 			"--initial-cluster has http://other:2380 but missing from --initial-advertise-peer-urls=http://localhost:2380",
 		},
 		// Compaction and metrics.
-		{"another mode", func(c *Config) { c.AutoCompactionMode = "daily" }, `--auto-compaction-mode is "daily", want periodic or revision`},
+		{"another mode", func(c *Config) { c.AutoCompactionMode = "daily" }, `unknown auto-compaction-mode "daily": --auto-compaction-mode is periodic or revision`},
 		{"retention", func(c *Config) { c.AutoCompactionRetention = "soon" }, `--auto-compaction-retention is "soon", want hours, or a duration such as 30m`},
 		{"extensive metrics", func(c *Config) { c.Metrics = "extensive" }, ok},
 		{"other metrics", func(c *Config) { c.Metrics = "" }, `--metrics is "", want basic or extensive`},
@@ -300,7 +324,7 @@ func TestParseRetention(t *testing.T) {
 		{"revision", "1h", retention{}, bad("1h", revisions)},
 		{"revision", "", retention{}, bad("", revisions)},
 		{"revision", "99999999999999999999", retention{}, bad("99999999999999999999", revisions)},
-		{"daily", "1", retention{}, `--auto-compaction-mode is "daily", want periodic or revision`},
+		{"daily", "1", retention{}, `unknown auto-compaction-mode "daily": --auto-compaction-mode is periodic or revision`},
 	} {
 		got, err := parseRetention(c.mode, c.text)
 		text := ""

@@ -164,6 +164,9 @@ func (s *Server) openDir(context.Context) (err error) {
 	if s.dir.id.Recovering != "" {
 		return fmt.Errorf("limpet recover did not finish on %s: run it again", s.cfg.DataDir)
 	}
+	if s.cfg.NoFsync {
+		s.log.Warn("--unsafe-no-fsync: writes are acknowledged before they are on the disk; a power cut may take them")
+	}
 	instead, err := s.dir.placeLog(s.cfg.WALDir)
 	if err != nil {
 		return err

@@ -55,7 +55,7 @@ func (s *Server) openState(start *cluster.Start) (err error) {
 		Store: s.store, Transport: images{s.raft, s.metrics.Images}, Peers: s.local,
 		ElectionTimeout: s.cfg.Election, HeartbeatTimeout: s.cfg.Election,
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
-		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount, MaxLogBytes: s.cfg.MaxLogBytes,
+		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount, MaxLogBytes: s.cfg.MaxLogBytes, NoSync: s.cfg.NoFsync,
 		Logger:   s.log,
 		OnCommit: s.hub.Notify, OnJump: s.jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
 		Observe: s.metrics.RaftObserver(),
