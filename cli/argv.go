@@ -11,7 +11,8 @@ import (
 // hideSecrets takes tokens and passwords off the command line that the process
 // list shows: it returns a copy of args, which must be os.Args, and blanks them in
 // the memory of the original. Go's strings of os.Args are that memory itself.
-func hideSecrets(args []string) []string {
+// server: they are of limpet server, where nothing that is a token may stay.
+func hideSecrets(args []string, server bool) []string {
 	out := slices.Clone(args)
 	for i, a := range args {
 		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
@@ -23,9 +24,9 @@ func hideSecrets(args []string) []string {
 		}
 		_, password, _ := strings.Cut(value, ":")
 		switch {
-		case name == "token", slices.Contains(args, "server") && isToken(value): // in a wrong place, too
+		case name == "token", name == "discovery-password", server && isToken(value): // in a wrong place, too
 			password = value
-		case name != "user":
+		case name != "user" && name != "discovery-user":
 			continue
 		}
 		out[i] = strings.Clone(args[i])

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -17,16 +18,29 @@ import (
 
 // Run executes the command line, which is os.Args, and returns the exit code.
 func Run(args []string, version string) int {
-	// A link named etcdctl is etcdctl.
-	if name := strings.TrimSuffix(filepath.Base(args[0]), ".exe"); name == "etcdctl" {
+	// A link named etcdctl is etcdctl, and one named etcd the server.
+	switch strings.TrimSuffix(filepath.Base(args[0]), ".exe") {
+	case "etcdctl":
 		return etcdctl(args[1:])
+	case "etcd":
+		args = append([]string{"limpet", "server"}, hideSecrets(args, true)[1:]...)
+	default:
+		args = hideSecrets(args, slices.Contains(args, "server"))
 	}
-	if err := newApp(version, os.Stdout).Run(hideSecrets(args)); err != nil {
-		fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
-		return 1
+	err := newApp(version, os.Stdout).Run(args)
+	if err == nil {
+		return 0
 	}
-	return 0
+	fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
+	if errors.As(err, new(wrongUsage)) {
+		return 2
+	}
+	return 1
 }
+
+// wrongUsage is a command line that cannot be read; the exit code tells, as
+// etcd's does.
+type wrongUsage struct{ error }
 
 func newApp(version string, out io.Writer) *cli.App {
 	app := &cli.App{
@@ -57,9 +71,9 @@ func newApp(version string, out io.Writer) *cli.App {
 func usageError(c *cli.Context, err error, _ bool) error {
 	text := err.Error()
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		return fmt.Errorf("there is no flag --%s; see %s --help", strings.TrimLeft(name, "-"), commandPath(c))
+		return wrongUsage{fmt.Errorf("there is no flag --%s; see %s --help", strings.TrimLeft(name, "-"), commandPath(c))}
 	}
-	return fmt.Errorf("%s; see %s --help", text, commandPath(c))
+	return wrongUsage{fmt.Errorf("%s; see %s --help", text, commandPath(c))}
 }
 
 func commandPath(c *cli.Context) string {
@@ -80,6 +94,13 @@ func versionCommand(version string) *cli.Command {
 			return err
 		},
 	}
+}
+
+// printVersion is etcd --version: scripts read its first line.
+func printVersion(w io.Writer, version string) error {
+	_, err := fmt.Fprintf(w, "etcd Version: %s\nGit SHA: limpet %s\nGo Version: %s\nGo OS/Arch: %s/%s\nlimpet Version: %s\n",
+		api.Version, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, version)
+	return err
 }
 
 func etcdctlCommand() *cli.Command {

@@ -43,6 +43,14 @@ func TestRunSaysByItsCode(t *testing.T) {
 	if code := Run([]string{"limpet", "version"}, "v1"); code != 0 {
 		t.Errorf("limpet version: exit code %d, want 0", code)
 	}
+	// A command line that cannot be read is 2, as with etcd; the rest is 1.
+	for args, want := range map[string]int{
+		"limpet server --nosuch": 2, "etcd --nosuch": 2, "limpet server --max-wals=-1": 2, "limpet server foo": 1, "etcd foo": 1, "etcd --version": 0, "etcd --help": 0,
+	} {
+		if code := Run(strings.Fields(strings.Clone(args)), "v1"); code != want {
+			t.Errorf("%s: exit code %d, want %d", args, code, want)
+		}
+	}
 	if code := Run([]string{"limpet", "nosuch"}, "v1"); code != 1 {
 		t.Errorf("limpet nosuch: exit code %d, want 1", code)
 	}
@@ -53,6 +61,15 @@ func TestVersion(t *testing.T) {
 	want := fmt.Sprintf("limpet Version: v1\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n", api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	if err != nil || out != want {
 		t.Errorf("limpet version: got %q, %v, want %q", out, err, want)
+	}
+}
+
+// Scripts read the first line of etcd --version.
+func TestServerVersion(t *testing.T) {
+	out, err := limpet("server", "--version")
+	want := fmt.Sprintf("etcd Version: %s\nGit SHA: limpet v1\nGo Version: %s\nGo OS/Arch: %s/%s\nlimpet Version: v1\n", api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if err != nil || out != want {
+		t.Errorf("limpet server --version: got %q, %v, want %q", out, err, want)
 	}
 }
 

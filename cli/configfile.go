@@ -16,24 +16,28 @@ import (
 // applyConfigFile sets the flags from a YAML (or JSON) file as etcd reads it:
 // keys are the flags' names, durations are nanoseconds or Go durations, lists
 // are comma-separated or YAML lists. Values from the command line and the
-// environment are put back to their defaults first: the file alone counts. Keys that name no
-// flag are returned; those of etcd's mappings about TLS stand for flags.
-func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) {
+// environment are put back to their defaults first: the file alone counts. It
+// returns the flags that the file gives, and keys that name no flag; those of
+// etcd's mappings stand for flags.
+func applyConfigFile(c *cli.Context, file string) (given, unknown []string, err error) {
+	bad := func(format string, args ...any) (_, _ []string, _ error) {
+		return nil, nil, fmt.Errorf("--config-file %s"+format, append([]any{file}, args...)...)
+	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("--config-file: %w", err)
+		return nil, nil, fmt.Errorf("--config-file: %w", err)
 	}
 	var values map[string]any
 	if err := yaml.Unmarshal(data, &values); err != nil {
-		return nil, fmt.Errorf("--config-file %s is not valid YAML: %w", file, err)
+		return bad(" is not valid YAML: %w", err)
 	}
-	if err := flattenTLS(values); err != nil {
-		return nil, fmt.Errorf("--config-file %s: %w", file, err)
+	if err := flattenSections(values); err != nil {
+		return bad(": %w", err)
 	}
-	// Fresh flags, since those of the context took on the environment's values.
+	// Fresh flags, since those of the context took on the command line's values.
 	for _, f := range serverFlags(settings()) {
 		name := f.Names()[0]
-		if name == "config-file" {
+		if name == "config-file" || name == "version" {
 			continue
 		}
 		_, isDuration := f.(*cli.DurationFlag)
@@ -41,12 +45,13 @@ func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) 
 		// A key without a value leaves the default, as in etcd's sample file.
 		if v, ok := values[name]; ok && v != nil {
 			if _, mapping := v.(map[string]any); mapping {
-				return nil, fmt.Errorf("--config-file %s: %s is a mapping, want one value", file, name)
+				return bad(": %s is a mapping, want one value", name)
 			}
 			text = valueText(v, isDuration)
+			given = append(given, name)
 		}
 		if err := c.Set(name, text); err != nil {
-			return nil, fmt.Errorf("--config-file %s: %s is %q: %w", file, name, text, err)
+			return bad(": %s is %q: %w", name, text, err)
 		}
 		delete(values, name)
 	}
@@ -54,43 +59,53 @@ func applyConfigFile(c *cli.Context, file string) (unknown []string, err error) 
 		unknown = append(unknown, name)
 	}
 	slices.Sort(unknown)
-	return unknown, nil
+	return given, unknown, nil
 }
 
-// sections are etcd's mappings about TLS (embed.securityConfig): the flag that
-// each of their keys means, empty if limpet has no use for it.
-var sections = map[string]map[string]string{
-	"client-transport-security": {
-		"cert-file": "cert-file", "key-file": "key-file", "client-cert-file": "", "client-key-file": "",
+// section is a mapping in etcd's file: the flag that each of its keys means, empty
+// if limpet has no use for it.
+type section struct {
+	flags map[string]string
+	// strict: etcd ignores what it does not know; who is let in must not hang on a
+	// misspelt key.
+	strict bool
+}
+
+// sections are etcd's mappings (embed.configYAML).
+var sections = map[string]section{
+	"client-transport-security": {strict: true, flags: map[string]string{
+		"cert-file": "cert-file", "key-file": "key-file", "client-cert-file": "client-cert-file", "client-key-file": "client-key-file",
 		"client-cert-auth": "client-cert-auth", "trusted-ca-file": "trusted-ca-file", "auto-tls": "auto-tls",
-		"allowed-cn": "client-cert-allowed-cn", "allowed-hostname": "client-cert-allowed-hostname",
-		"skip-client-san-verification": "",
-	},
-	"peer-transport-security": {
+		"allowed-cn": "client-cert-allowed-cn", "allowed-cns": "client-cert-allowed-cn",
+		"allowed-hostname": "client-cert-allowed-hostname", "allowed-hostnames": "client-cert-allowed-hostname",
+		"client-crl-file": "client-crl-file", "skip-client-san-verification": "",
+	}},
+	"peer-transport-security": {strict: true, flags: map[string]string{
 		"cert-file": "peer-cert-file", "key-file": "peer-key-file",
 		"client-cert-file": "peer-client-cert-file", "client-key-file": "peer-client-key-file",
 		"client-cert-auth": "peer-client-cert-auth", "trusted-ca-file": "peer-trusted-ca-file", "auto-tls": "peer-auto-tls",
-		"allowed-cn": "peer-cert-allowed-cn", "allowed-hostname": "peer-cert-allowed-hostname",
-		"skip-client-san-verification": "peer-skip-client-san-verification",
-	},
+		"allowed-cn": "peer-cert-allowed-cn", "allowed-cns": "peer-cert-allowed-cn",
+		"allowed-hostname": "peer-cert-allowed-hostname", "allowed-hostnames": "peer-cert-allowed-hostname",
+		"peer-crl-file": "peer-crl-file", "skip-client-san-verification": "peer-skip-client-san-verification",
+	}},
+	"socket-options":   {flags: map[string]string{"reuse-port": "socket-reuse-port", "reuse-address": "socket-reuse-address"}},
+	"discovery-config": {flags: map[string]string{"token": "discovery-token", "endpoints": "discovery-endpoints"}},
 }
 
-// flattenTLS puts what the mappings about TLS say under the names of flags.
-func flattenTLS(values map[string]any) error {
-	for name, flags := range sections {
-		section, ok := values[name].(map[string]any)
+// flattenSections puts what mappings say under the names of flags.
+func flattenSections(values map[string]any) error {
+	for name, s := range sections {
+		mapping, ok := values[name].(map[string]any)
 		if !ok && values[name] != nil {
 			return fmt.Errorf("%s is %q, want a mapping", name, fmt.Sprint(values[name]))
 		}
 		delete(values, name)
-		for key, v := range section {
-			flag, known := flags[key]
+		for key, v := range mapping {
+			flag, known := s.flags[key]
 			switch {
-			case flag != "":
+			case flag != "" && v != nil:
 				values[flag] = v
-			case !known && v != nil && v != "" && v != false:
-				// etcd ignores what it does not know; who is let in must not hang on a
-				// misspelt key.
+			case s.strict && !known && v != nil && v != "" && v != false:
 				return fmt.Errorf("%s has no key %s", name, key)
 			}
 		}
@@ -103,6 +118,8 @@ func defaultText(f cli.Flag) string {
 	case *cli.StringFlag:
 		return f.Value
 	case *cli.Int64Flag:
+		return fmt.Sprint(f.Value)
+	case *cli.Uint64Flag:
 		return fmt.Sprint(f.Value)
 	case *cli.DurationFlag:
 		return f.Value.String()

@@ -117,7 +117,7 @@ func TestOtherFormsInAFile(t *testing.T) {
 		{"", func(c server.Config) any { return c.Name }, def.Name},
 	} {
 		t.Run(c.line, func(t *testing.T) {
-			cfg, err := asked(t, "--config-file", writeFile(t, "f", c.line+"\n"))
+			cfg, _, err := asked(t, "--config-file", writeFile(t, "f", c.line+"\n"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +175,7 @@ func TestValueTextOfAnyInteger(t *testing.T) {
 func TestBadConfigFiles(t *testing.T) {
 	cleanEnv(t)
 	gone := filepath.Join(t.TempDir(), "gone.yml")
-	_, err := asked(t, "--config-file", gone)
+	_, _, err := asked(t, "--config-file", gone)
 	wantError(t, err, "--config-file: open "+gone+": no such file or directory")
 
 	for _, c := range []struct{ text, want string }{
@@ -191,7 +191,7 @@ func TestBadConfigFiles(t *testing.T) {
 	} {
 		t.Run(c.text, func(t *testing.T) {
 			file := writeFile(t, "bad.yml", c.text)
-			_, err := asked(t, "--config-file", file)
+			_, _, err := asked(t, "--config-file", file)
 			if err != nil {
 				err = fmt.Errorf("%s", strings.ReplaceAll(err.Error(), "\n", " ")) // yaml's errors have lines
 			}

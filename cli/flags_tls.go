@@ -28,8 +28,5 @@ func tlsSettings() []setting {
 		text("tls-min-version", catTLS, "oldest version for clients, and for members with given certificates: TLS1.2 or TLS1.3", func(c *C) *string { return &c.TLSMinVersion }),
 		text("tls-max-version", catTLS, "newest version: TLS1.2 or TLS1.3 (default: the newest there is)", func(c *C) *string { return &c.TLSMaxVersion }),
 		urls("cipher-suites", catTLS, "cipher suites of TLS 1.2, by the names of the standard (default: Go's)", func(c *C) *[]string { return &c.CipherSuites }),
-		ignored("client-cert-file", catTLS, "limpet does not call itself over the network"),
-		ignored("client-key-file", catTLS, "limpet does not call itself over the network"),
-		ignored("self-signed-cert-validity", catTLS, "automatic certificates do not expire: boards without a clock must not be shut out"),
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,8 +28,9 @@ func cleanEnv(t *testing.T) {
 }
 
 // asked is what the operator asked for: the configuration that limpet server
-// makes of a command line, a file and the environment. It is not validated.
-func asked(t *testing.T, args ...string) (cfg server.Config, err error) {
+// makes of a command line, a file and the environment, and what the log would say
+// of that. It is not validated.
+func asked(t *testing.T, args ...string) (cfg server.Config, notes []string, err error) {
 	t.Helper()
 	app := newApp("v1", new(bytes.Buffer))
 	for _, c := range app.Commands {
@@ -36,27 +38,24 @@ func asked(t *testing.T, args ...string) (cfg server.Config, err error) {
 			continue
 		}
 		c.Action = func(c *cli.Context) error {
-			if file := c.String("config-file"); file != "" {
-				if _, err := applyConfigFile(c, file); err != nil {
-					return err
-				}
+			o, err := takeOrders(c, settings())
+			if err != nil {
+				return err
 			}
-			cfg = server.DefaultConfig()
-			for _, s := range settings() {
-				if err := s.apply(c, &cfg); err != nil {
-					return err
-				}
+			cfg = o.cfg
+			for _, n := range o.notes {
+				notes = append(notes, strings.TrimSpace(fmt.Sprintln(append([]any{n.text}, n.with...)...)))
 			}
 			return nil
 		}
 	}
 	err = app.Run(append([]string{"limpet", "server"}, args...))
-	return cfg, err
+	return cfg, notes, err
 }
 
 func mustAsk(t *testing.T, args ...string) server.Config {
 	t.Helper()
-	cfg, err := asked(t, args...)
+	cfg, _, err := asked(t, args...)
 	if err != nil {
 		t.Fatalf("limpet server %s: %v", strings.Join(args, " "), err)
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
 	"limpet/cluster"
@@ -22,43 +23,33 @@ func serverCommand(version string) *cli.Command {
 	all := settings()
 	flags := serverFlags(all)
 	return &cli.Command{
-		Name:  "server",
-		Usage: "run a member",
-		Description: "Without flags a member listens on localhost:2379, as etcd does, and keeps\n" +
-			"its data in the folder default.limpet. Every flag can be given as LIMPET_NAME\n" +
-			"or ETCD_NAME in the environment: --data-dir as LIMPET_DATA_DIR.",
-		Flags:        flags,
-		OnUsageError: usageError,
+		Name:               "server",
+		Usage:              "run a member",
+		Flags:              flags,
+		CustomHelpTemplate: serverHelp(flags),
+		OnUsageError:       usageError,
 		Action: func(c *cli.Context) error {
 			if stray := c.Args().First(); isToken(stray) {
 				return errors.New("a token is no flag: give it with --token-file, or LIMPET_TOKEN")
 			} else if c.Args().Present() {
 				return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
 			}
-			var unknown []string
-			if file := c.String("config-file"); file != "" {
-				var err error
-				if unknown, err = applyConfigFile(c, file); err != nil {
-					return err
-				}
+			if c.Bool("version") {
+				return printVersion(c.App.Writer, version)
 			}
-			cfg := server.DefaultConfig()
-			for _, s := range all {
-				if err := s.apply(c, &cfg); err != nil {
-					return err
-				}
+			o, err := takeOrders(c, all)
+			if err != nil {
+				return err
 			}
+			cfg := o.cfg
 			cfg.Version, cfg.ShowToken = version, func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
 			log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
 			if err != nil {
 				return err
 			}
 			defer closeLog()
-			for _, name := range unknown {
-				log.Warn("unknown key in the configuration file; it has no effect", "key", name)
-			}
-			for _, name := range strayVariables(flags) {
-				log.Warn("unrecognized environment variable", "name", name)
+			for _, n := range o.notes {
+				log.Warn(n.text, n.with...)
 			}
 			if err := cfg.Validate(); err != nil {
 				return err
@@ -84,8 +75,10 @@ func runServer(cfg server.Config, log *slog.Logger) error {
 		}
 		return err
 	}
+	notify(daemon.SdNotifyReady, log)
 	select {
 	case <-ctx.Done():
+		notify(daemon.SdNotifyStopping, log)
 		log.Info("stopping: streams end, requests under way finish, the last changes are flushed")
 	case err = <-s.Failed():
 		if errors.Is(err, cluster.ErrRemoved) {
@@ -101,6 +94,14 @@ func runServer(cfg server.Config, log *slog.Logger) error {
 		log.Info("stopped", "took", time.Since(began))
 	}
 	return err
+}
+
+// notify tells systemd how far this member is, where a unit of type notify waits
+// for that.
+func notify(state string, log *slog.Logger) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd cannot be told how far this member is", "state", state, "error", err)
+	}
 }
 
 // newLogger makes the log. Keys and layout follow etcd's JSON lines: level,
@@ -143,7 +144,7 @@ func logOutput(outputs string) (io.Writer, func(), error) {
 	}
 	for _, o := range splitList(outputs) {
 		switch o {
-		case "default", "stderr":
+		case "default", "stderr", "systemd/journal": // systemd takes stderr into its journal
 			ws = append(ws, os.Stderr)
 		case "stdout":
 			ws = append(ws, os.Stdout)

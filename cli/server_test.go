@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // logged is what a logger writes to a file.
@@ -132,6 +135,26 @@ func TestLoggerOutputs(t *testing.T) {
 	}
 	if string(x) != string(y) || strings.Count(string(x), "\n") != 2 {
 		t.Errorf("two files after two lines: got %q and %q, want both lines in both", x, y)
+	}
+}
+
+// A unit of type notify hears of a member that is ready.
+func TestNotify(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: at, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	t.Setenv("NOTIFY_SOCKET", at)
+	notify(daemon.SdNotifyReady, slog.New(slog.DiscardHandler))
+	if err := l.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	n, err := l.Read(buf)
+	if got := string(buf[:n]); err != nil || got != "READY=1" {
+		t.Errorf("systemd hears %q, %v, want READY=1", got, err)
 	}
 }
 

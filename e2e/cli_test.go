@@ -126,7 +126,7 @@ func TestStatusAndVersion(t *testing.T) {
 		}
 	})
 	t.Run("no such command", func(t *testing.T) {
-		refused(t, proc.Command{Path: limpet, Args: []string{"frobnicate"}}.Run(t), "frobnicate")
+		refused(t, proc.Command{Path: limpet, Args: []string{"frobnicate"}}.Run(t), 1, "frobnicate")
 	})
 	t.Run("help", func(t *testing.T) {
 		res := proc.Command{Path: limpet, Args: []string{"--help"}}.Run(t)
