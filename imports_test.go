@@ -27,7 +27,7 @@ type floor struct {
 var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
-	{"server", []string{"api/ops", "api/gateway", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"server", []string{"api/ops", "api/gateway", "api/v2", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
 	{"api/gateway", []string{"api/recipepb"}},
 	{"api/v2", []string{"api", "raftfsm", "txn", "login", "auth", "v2tree"}},

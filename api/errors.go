@@ -97,3 +97,6 @@ func wireError(err error) error {
 	}
 	return status.Error(codes.Unknown, err.Error())
 }
+
+// Reason is what etcd says of err, for faces that have no codes of gRPC.
+func Reason(err error) string { return status.Convert(wireError(err)).Message() }

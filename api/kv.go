@@ -234,7 +234,7 @@ func (k *kvServer) Compact(ctx context.Context, r *pb.CompactionRequest) (*pb.Co
 func write[Resp any](ctx context.Context, s *Server, cmd txn.Command) (Resp, error) {
 	c, err := s.mayPropose(ctx, cmd)
 	if err == nil {
-		err = s.checkQuota(ctx, cmd)
+		err = s.CheckQuota(ctx, cmd)
 	}
 	if err != nil {
 		var none Resp
@@ -303,9 +303,9 @@ func (s *Server) overQuota(cmd txn.Command) bool {
 	return cost > 0 && s.cfg.Store.Stats().Size+cost >= s.cfg.QuotaBytes
 }
 
-// checkQuota refuses what would outgrow the quota and raises the alarm that
+// CheckQuota refuses what would outgrow the quota and raises the alarm that
 // makes every member refuse from then on.
-func (s *Server) checkQuota(ctx context.Context, cmd txn.Command) error {
+func (s *Server) CheckQuota(ctx context.Context, cmd txn.Command) error {
 	if !s.overQuota(cmd) {
 		return nil
 	}

@@ -191,6 +191,7 @@ func plainSettings() []setting {
 		text("auto-compaction-mode", catCompact, "periodic or revision", func(c *C) *string { return &c.AutoCompactionMode }),
 		text("auto-compaction-retention", catCompact, "history to keep: a duration, a number of hours or, in mode revision, of revisions; 0 keeps all", func(c *C) *string { return &c.AutoCompactionRetention }),
 		urls("listen-metrics-urls", catTell, "extra URLs for metrics and health", func(c *C) *[]string { return &c.ListenMetricsURLs }),
+		boolean("enable-v2", catClients, "serve etcd's v2 API, under /v2/", func(c *C) *bool { return &c.V2 }),
 		boolean("enable-grpc-gateway", catClients, "serve the v3 API as JSON over HTTP, under /v3/", func(c *C) *bool { return &c.Gateway }),
 		text("metrics", catTell, "basic, or extensive with gRPC latency histograms", func(c *C) *string { return &c.Metrics }),
 		boolean("enable-pprof", catTell, "serve Go's profiles under /debug/pprof/", func(c *C) *bool { return &c.Pprof }),

@@ -121,6 +121,7 @@ var forms = []struct {
 	{"discovery-endpoints", "d:1,e:1", func(c server.Config) any { return c.DiscoveryEndpoints }, []string{"d:1", "e:1"}},
 	{"force-new-cluster", "true", func(c server.Config) any { return c.ForceNewCluster }, true},
 	{"unsafe-no-fsync", "true", func(c server.Config) any { return c.NoFsync }, true},
+	{"enable-v2", "false", func(c server.Config) any { return c.V2 }, false},
 	{"enable-grpc-gateway", "false", func(c server.Config) any { return c.Gateway }, false},
 	{"enable-pprof", "true", func(c server.Config) any { return c.Pprof }, true},
 	{"enable-pprof", "false", func(c server.Config) any { return c.Pprof }, false},

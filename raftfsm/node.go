@@ -405,7 +405,7 @@ func (n *Node) Status() Status {
 	id, _ := strconv.ParseUint(string(leader), 16, 64)
 	return Status{
 		MemberID: n.cfg.MemberID, Leader: id, Term: n.raft.CurrentTerm(),
-		Committed: max(n.raft.CommitIndex(), n.cfg.Store.Applied()), Applied: n.cfg.Store.Applied(), Durable: n.cfg.Store.Durable(),
+		Committed: n.Committed(), Applied: n.cfg.Store.Applied(), Durable: n.cfg.Store.Durable(),
 		LastIndex: max(n.raft.LastIndex(), n.cfg.Store.Applied()), Pending: n.proposer.pendingCount(), LogBytes: n.logs.size(), Sync: n.logs.syncTime(),
 		State: n.raft.State().String(),
 	}
@@ -418,6 +418,9 @@ func (n *Node) LastTerm() uint64 {
 	snap, _ := strconv.ParseUint(stats["last_snapshot_term"], 10, 64)
 	return max(log, snap)
 }
+
+// Committed is the index up to which the log is known to be agreed on.
+func (n *Node) Committed() uint64 { return max(n.raft.CommitIndex(), n.cfg.Store.Applied()) }
 
 // Term is the current raft term.
 func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }

@@ -76,6 +76,7 @@ type Config struct {
 	AutoCompactionRetention string // a duration, hours, or a number of revisions; 0: off
 
 	Gateway bool // JSON over HTTP
+	V2      bool // etcd's v2 API
 	Pprof   bool
 	Metrics string // basic or extensive
 	Version string // limpet's own, for metrics and logs
@@ -120,6 +121,7 @@ func DefaultConfig() Config {
 		AutoCompactionMode:      "periodic",
 		AutoCompactionRetention: "0",
 		Gateway:                 true,
+		V2:                      true,
 		Metrics:                 "basic",
 	}
 }

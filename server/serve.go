@@ -100,6 +100,9 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 	}
 	whole := func() http.Handler {
 		pages := ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
+		if s.cfg.V2 {
+			pages = s.v2Face().Beside(pages)
+		}
 		if s.gateway == nil {
 			return pages
 		}

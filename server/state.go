@@ -12,6 +12,7 @@ import (
 	"limpet/api"
 	"limpet/api/gateway"
 	"limpet/api/ops"
+	"limpet/api/v2"
 	"limpet/auth"
 	"limpet/cluster"
 	"limpet/lease"
@@ -156,6 +157,14 @@ func (s *Server) build() error {
 	var err error
 	s.gateway, err = gateway.Open(s.clients.grpc.dial)
 	return err
+}
+
+// v2Face is etcd's v2 API.
+func (s *Server) v2Face() *v2.Face {
+	return v2.New(v2.Config{
+		ClusterID: s.clusterID, Node: s.node, Caller: s.api.BasicCaller, Timeout: s.api.RequestTimeout(),
+		API: s.api, MaxRequestBytes: s.cfg.MaxRequestBytes,
+	})
 }
 
 // clusterID is the cluster's ID as it was agreed on. A founder that came first may

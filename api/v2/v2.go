@@ -30,7 +30,8 @@ type Config struct {
 	Caller  func(r *http.Request) (auth.Caller, error)
 	Timeout time.Duration // after which a request is given up
 
-	API *api.Server // changes the members
+	API             *api.Server // changes the members, and knows the quota
+	MaxRequestBytes int
 	// Hash hashes a password, for somebody at host, as etcd's v3 requests carry it.
 	Hash    func(ctx context.Context, host, password string) (string, error)
 	Started time.Time // when this process began
@@ -46,6 +47,8 @@ type Face struct {
 // New returns a Face.
 func New(cfg Config) *Face {
 	f := &Face{cfg: cfg, mux: http.NewServeMux()}
+	f.mux.HandleFunc(keysPath, f.keys)
+	f.mux.HandleFunc(keysPath+"/", f.keys)
 	f.mux.HandleFunc(membersPath, f.members)
 	f.mux.HandleFunc(membersPath+"/", f.members)
 	f.mux.HandleFunc(machinesPath, f.machines)

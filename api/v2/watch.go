@@ -1,0 +1,34 @@
+package v2
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// watch answers with the next event, or with all that come. It ends when the
+// client does, or when a stream was left so far behind that events are not known
+// any more; then the client asks again, and is told.
+func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
+	if err := f.mayRead(r, a); err != nil {
+		f.refuse(w, err)
+		return
+	}
+	watcher, refused := f.cfg.Node.V2().Watch(a.path, a.recursive, a.since)
+	if refused != nil {
+		writeError(w, refused)
+		return
+	}
+	defer watcher.Close()
+	f.stamp(w, watcher.Start())
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	control := http.NewResponseController(w)
+	_ = control.Flush() // the client learns that it is heard; a network that is gone ends r
+	for {
+		e, err := watcher.Next(r.Context())
+		if err != nil || json.NewEncoder(w).Encode(eventOnWire(e)) != nil || !a.stream {
+			return
+		}
+		_ = control.Flush()
+	}
+}
