@@ -1,6 +1,7 @@
 package v2
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	pathpkg "path"
@@ -16,6 +17,7 @@ const keysPath = "/v2/keys"
 // ask is a request for keys.
 type ask struct {
 	path      string
+	slash     bool            // it was asked for with a slash at its end
 	change    *v2tree.Request // nil: it only reads
 	recursive bool
 	quorum    bool
@@ -68,10 +70,14 @@ func readUint(form url.Values, name string, to *uint64) (err error) {
 // told, in etcd's order.
 func parse(r *http.Request, now time.Time) (*ask, *v2tree.Error) {
 	if err := r.ParseForm(); err != nil {
-		return nil, v2tree.NewError(v2tree.InvalidForm, err.Error(), 0)
+		cause := err.Error()
+		if large := new(http.MaxBytesError); errors.As(err, &large) {
+			cause = "http: POST too large" // as net/http calls it when it sets the bound
+		}
+		return nil, v2tree.NewError(v2tree.InvalidForm, cause, 0)
 	}
 	q := &v2tree.Request{Path: pathpkg.Clean("/" + strings.TrimPrefix(r.URL.Path, keysPath)), Time: now.UnixNano()}
-	a := &ask{path: q.Path}
+	a := &ask{path: q.Path, slash: q.Path != "/" && strings.HasSuffix(r.URL.Path, "/")}
 	if readUint(r.Form, "prevIndex", &q.PrevIndex) != nil {
 		return nil, v2tree.NewError(v2tree.IndexNotANumber, `invalid value for "prevIndex"`, 0)
 	}

@@ -31,7 +31,7 @@ func TestFormsAreRead(t *testing.T) {
 	for text, want := range map[string]ask{
 		"GET /v2/keys":                         {path: "/"},
 		"GET /v2/keys/":                        {path: "/"},
-		"GET /v2/keys/a/b/":                    {path: "/a/b"},
+		"GET /v2/keys/a/b/":                    {path: "/a/b", slash: true},
 		"GET /v2/keys/a%2Fb":                   {path: "/a/b"},
 		"GET /v2/keys/a?recursive=1&sorted=T":  {path: "/a", recursive: true},
 		"GET /v2/keys/a?quorum=true&wait=true": {path: "/a", quorum: true, wait: true},

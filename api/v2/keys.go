@@ -58,7 +58,7 @@ func (f *Face) readForm(w http.ResponseWriter, r *http.Request) (*ask, *v2tree.E
 // index as the cluster does.
 func (f *Face) get(w http.ResponseWriter, r *http.Request, a *ask) {
 	if a.quorum {
-		ctx, cancel := context.WithTimeout(r.Context(), f.cfg.Timeout)
+		ctx, cancel := f.patience(r)
 		defer cancel()
 		if err := f.cfg.Node.ReadIndex(ctx); err != nil {
 			f.refuse(w, err)
@@ -67,7 +67,7 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request, a *ask) {
 	}
 	view, n, missing := f.cfg.Node.V2().Get(a.path)
 	// After reading: what counts are the rules that hold then.
-	if err := f.mayRead(r, a); err != nil {
+	if err := f.mayRead(r, a, n); err != nil {
 		f.refuse(w, err)
 		return
 	}
@@ -84,11 +84,25 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request, a *ask) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-func (f *Face) mayRead(r *http.Request, a *ask) error {
+// patience is how long r may take. A client that has closed its side of the
+// connection may still read the answer, so that alone does not end it.
+func (f *Face) patience(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), f.cfg.Timeout)
+}
+
+// mayRead returns an error unless the one who sends r may read what is asked for,
+// of which n is what is there, nil if nothing is. With a slash at its end a
+// directory is asked for as what is in it: whoever may read all that begins with
+// "/app/" may list "/app/", as in etcd, and not read a file /app that way.
+func (f *Face) mayRead(r *http.Request, a *ask, n *v2tree.Node) error {
+	key := a.path
+	if a.slash && (n == nil || n.Dir) {
+		key += "/"
+	}
 	for again := false; ; again = true {
 		c, err := f.cfg.Caller(r)
 		if err == nil {
-			err = f.cfg.Node.Rules().V2(c, a.path, a.recursive, false)
+			err = f.cfg.Node.Rules().V2(c, key, a.recursive, false)
 		}
 		if again || !errors.Is(err, auth.ErrOldRevision) { // else they have changed in between
 			return err
@@ -126,7 +140,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, a *ask) {
 // agree has the cluster make a change as the one who sends r; once more if the
 // rules have changed on the way.
 func (f *Face) agree(r *http.Request, q *v2tree.Request) (*v2tree.Event, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), f.cfg.Timeout)
+	ctx, cancel := f.patience(r)
 	defer cancel()
 	for again := false; ; again = true {
 		c, err := f.mayWrite(ctx, r, q)

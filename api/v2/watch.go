@@ -9,7 +9,8 @@ import (
 // client does, or when a stream was left so far behind that events are not known
 // any more; then the client asks again, and is told.
 func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
-	if err := f.mayRead(r, a); err != nil {
+	n, _ := f.cfg.Node.V2().View().Get(a.path) // a watch waits for what is not there, too
+	if err := f.mayRead(r, a, n); err != nil {
 		f.refuse(w, err)
 		return
 	}
@@ -26,7 +27,12 @@ func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
 	_ = control.Flush() // the client learns that it is heard; a network that is gone ends r
 	for {
 		e, err := watcher.Next(r.Context())
-		if err != nil || json.NewEncoder(w).Encode(eventOnWire(e)) != nil || !a.stream {
+		switch {
+		case err != nil:
+			return
+		case a.slash && e.Key == a.path && f.mayRead(r, a, e.Node) != nil:
+			continue // a file has come where the caller may read a directory
+		case json.NewEncoder(w).Encode(eventOnWire(e)) != nil || !a.stream:
 			return
 		}
 		_ = control.Flush()
