@@ -37,7 +37,8 @@ type guestGrants struct{}
 
 // V2 returns an error unless the caller may read, or write, the key path of
 // etcd's v2 API; recursive is path and all that lies below. path is clean: "/",
-// "/a/b". Nobody may what the role Guest permits, if there is one.
+// "/a/b"; of one that is known to be a directory, "/a/b/" is what lies below
+// alone. Nobody may what the role Guest permits, if there is one.
 func (r *Rules) V2(c Caller, path string, recursive, write bool) error {
 	side := func(g *grants) spans { return g.read }
 	if write {
@@ -47,12 +48,14 @@ func (r *Rules) V2(c Caller, path string, recursive, write bool) error {
 	if c == (Caller{}) {
 		may = func(key, end []byte) error { return r.guestMay(key, end, side) }
 	}
-	err := may([]byte(path), nil)
-	if err == nil && recursive {
-		below := []byte(strings.TrimSuffix(path, "/") + "/")
-		err = may(below, prefixEnd(below))
+	dir := path != "/" && strings.HasSuffix(path, "/")
+	if !dir {
+		if err := may([]byte(path), nil); err != nil || !recursive {
+			return err
+		}
 	}
-	return err
+	below := []byte(strings.TrimSuffix(path, "/") + "/")
+	return may(below, prefixEnd(below))
 }
 
 func (r *Rules) guestMay(key, end []byte, of func(*grants) spans) error {

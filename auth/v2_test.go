@@ -52,6 +52,7 @@ func TestV2Permissions(t *testing.T) {
 		{"ann", "/app/x", read, nil}, {"ann", "/app/x", read | recursive, nil}, {"ann", "/app/x", write, ErrDenied},
 		{"ann", "/app/w/x", write | recursive, nil}, {"ann", "/app/w", write, ErrDenied},
 		{"ann", "/app", read, ErrDenied}, {"ann", "/apple", read, ErrDenied}, {"ann", "/app", read | recursive, ErrDenied},
+		{"ann", "/app/", read, nil}, {"ann", "/app/", read | recursive, nil}, {"ann", "/app/", write, ErrDenied}, {"ann", "/one/", read, ErrDenied},
 		{"ann", "/one", read, nil}, {"ann", "/one", read | recursive, ErrDenied}, {"ann", "/one/x", read, ErrDenied},
 		{"ann", "/", read, ErrDenied}, {"ann", "/", read | recursive, ErrDenied}, {"ann", "/pub/x", read, ErrDenied},
 		{"bob", "/", read | recursive, nil}, {"bob", "/x", write, ErrDenied},
