@@ -22,16 +22,17 @@ type Config struct {
 	DataDir string
 	WALDir  string // below which the raft log is, from the first start on; empty: in DataDir
 
-	ListenClientURLs    []string
-	AdvertiseClientURLs []string
-	ListenPeerURLs      []string
-	AdvertisePeerURLs   []string
-	ListenMetricsURLs   []string
-	InitialCluster      string // name=url,…; empty: this member alone
-	InitialClusterToken string
-	InitialClusterState string // new or existing
-	SRVDomain           string // or the domain whose SRV records name the members
-	SRVName             string // end of the records' names; may be empty
+	ListenClientURLs     []string
+	ListenClientHTTPURLs []string // for clients' HTTP, which then is not at ListenClientURLs
+	AdvertiseClientURLs  []string
+	ListenPeerURLs       []string
+	AdvertisePeerURLs    []string
+	ListenMetricsURLs    []string
+	InitialCluster       string // name=url,…; empty: this member alone
+	InitialClusterToken  string
+	InitialClusterState  string // new or existing
+	SRVDomain            string // or the domain whose SRV records name the members
+	SRVName              string // end of the records' names; may be empty
 	// etcd's discovery services, which limpet does not ask. Given to a member that is
 	// new, they are refused.
 	DiscoveryURL, DiscoveryToken string
@@ -74,6 +75,9 @@ type Config struct {
 
 	AutoCompactionMode      string // periodic or revision
 	AutoCompactionRetention string // a duration, hours, or a number of revisions; 0: off
+
+	CORS          []string // origins of pages that may ask; empty or *: all
+	HostWhitelist []string // names by which clients may ask without TLS; empty or *: all
 
 	Gateway bool // JSON over HTTP
 	V2      bool // etcd's v2 API
@@ -120,6 +124,8 @@ func DefaultConfig() Config {
 		Login:                   login.Config{Token: "simple", TokenTTL: login.DefaultTokenTTL, Cost: login.DefaultCost},
 		AutoCompactionMode:      "periodic",
 		AutoCompactionRetention: "0",
+		CORS:                    []string{"*"},
+		HostWhitelist:           []string{"*"},
 		Gateway:                 true,
 		V2:                      true,
 		Metrics:                 "basic",
@@ -158,7 +164,7 @@ func (c *Config) Validate() error {
 	if len(c.ListenMetricsURLs) > 0 {
 		checks = append(checks, checkURLs("listen-metrics-urls", c.ListenMetricsURLs, listening))
 	}
-	checks = append(checks, c.checkTLS())
+	checks = append(checks, c.checkWeb(), c.checkTLS())
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		checks = append(checks, err)
 	}

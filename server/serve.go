@@ -108,7 +108,12 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 		}
 		return s.gateway.Beside(pages)
 	}
-	s.serveHTTP(s.clients.http, ops.CORS(s.addFace(early, whole)))
+	s.serveHTTP(s.web.http, s.cfg.access().Guard(s.addFace(early, whole)))
+	if s.web != s.clients {
+		// Who speaks the other protocol is sent away.
+		_ = s.web.grpc.Close()
+		_ = s.clients.http.Close()
+	}
 	return nil
 }
 

@@ -64,6 +64,7 @@ type Server struct {
 	grpcOnce sync.Once
 	http     []*http.Server
 	clients  *splitter
+	web      *splitter      // for clients' HTTP; clients, unless it has URLs of its own
 	faces    []*face        // what the HTTP listeners serve
 	extra    *splitter      // the metrics listeners; nil: there are none
 	peers    []net.Listener // for the other members
@@ -135,6 +136,14 @@ func (s *Server) listen(context.Context) error {
 		return err
 	}
 	s.clients = newSplitter(clients, split)
+	s.web = s.clients
+	web, err := listenAll("listen-client-http-urls", s.cfg.ListenClientHTTPURLs, s.cfg.ReusePort)
+	if err != nil {
+		return err
+	}
+	if len(web) > 0 {
+		s.web = newSplitter(web, split)
+	}
 	extra, err := listenAll("listen-metrics-urls", s.cfg.ListenMetricsURLs, s.cfg.ReusePort)
 	if err != nil {
 		return err
@@ -327,6 +336,7 @@ func (s *Server) stop() error {
 	}
 	if s.clients != nil {
 		s.clients.close()
+		s.web.close()
 	}
 	if s.extra != nil {
 		s.extra.close()

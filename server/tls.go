@@ -57,7 +57,7 @@ func (c *Config) checkTLS() error {
 	case c.ClientTLS.Cert != "" || c.AutoTLS:
 		return nil
 	}
-	if u := firstSecure(c.ListenClientURLs); u != "" {
+	if u := firstSecure(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs)); u != "" {
 		return fmt.Errorf("TLS key/cert (--cert-file, --key-file) must be provided for client url %s with HTTPS scheme; --auto-tls makes them of the cluster's token", u)
 	}
 	if u := firstSecure(c.ListenMetricsURLs); u != "" {
@@ -86,7 +86,7 @@ func firstSecure(urls []string) string {
 // clientTLS is TLS for listeners of clients and of metrics; nil if no URL of
 // theirs needs it.
 func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
-	if firstSecure(slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs)) == "" {
+	if firstSecure(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs)) == "" {
 		return nil, nil
 	}
 	limits, _ := c.limits() // validated
@@ -118,7 +118,7 @@ func (c *Config) serverNames() []string {
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
-	for _, s := range slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs, c.AdvertiseClientURLs) {
+	for _, s := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs, c.AdvertiseClientURLs) {
 		u, err := url.Parse(s)
 		switch {
 		case err != nil:
@@ -217,7 +217,7 @@ func (s *Server) tellOfTLS() {
 	switch {
 	case c.ClientTLS.Cert != "" && c.AutoTLS:
 		s.log.Warn("--auto-tls has no effect beside --cert-file")
-	case given && firstSecure(slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs)) == "":
+	case given && firstSecure(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs)) == "":
 		s.log.Warn("TLS for clients has no effect: no URL to listen on is https or unixs")
 	}
 	if c.ClientTLS.restricts() && !c.ClientTLS.ClientAuth && c.ClientTLS.TrustedCA == "" {
@@ -226,7 +226,7 @@ func (s *Server) tellOfTLS() {
 	if c.PeerTLS.Cert != "" && s.given == nil {
 		s.log.Warn("--peer-cert-file has no effect: no URL of --listen-peer-urls is https")
 	}
-	for _, text := range c.ListenClientURLs {
+	for _, text := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs) {
 		u, err := url.Parse(text)
 		if err != nil || isUnix(u) || u.Scheme != "http" {
 			continue

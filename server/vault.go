@@ -157,6 +157,7 @@ func (s *Server) recheckClients() {
 		return err == nil
 	}
 	s.clients.recheck(good)
+	s.web.recheck(good)
 	if s.extra != nil {
 		s.extra.recheck(good)
 	}

@@ -44,7 +44,7 @@ func (v visit) answer(t testing.TB, method, path string, root func(*http.Request
 		_, _ = w.Write([]byte(secretPage))
 	})))
 	w := httptest.NewRecorder()
-	CORS(mux).ServeHTTP(w, v.request(t, method, path))
+	(&Access{}).Guard(mux).ServeHTTP(w, v.request(t, method, path))
 	return w
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"strings"
 
 	"limpet/api"
 )
@@ -79,26 +78,6 @@ func Early(waits func() string, report func(context.Context) any) http.Handler {
 		http.Error(w, reason(), http.StatusServiceUnavailable)
 	})
 	return mux
-}
-
-// CORS lets pages of any origin ask, as etcd does by default: the headers are
-// on every answer, and OPTIONS is answered anywhere but below debugPath.
-func CORS(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, debugPath) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		h := w.Header()
-		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
-		if r.Method == http.MethodOptions {
-			w.WriteHeader(http.StatusOK)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // MetricsHandler serves what belongs on the metrics listener: metrics and
