@@ -121,6 +121,13 @@ func (s *Server) tellOfFailure(err error, rules *auth.Rules, name, from string) 
 	s.log.Warn("a login failed", "user", name, "remote", from)
 }
 
+// CertUserHTTP reports whether the client's certificate names a user to gRPC,
+// while users count.
+func (s *Server) CertUserHTTP(r *http.Request) bool {
+	rules := s.rules()
+	return rules.Enabled() && s.certCaller(r.TLS, rules).User != ""
+}
+
 // KnownHTTP reports whether somebody is known to send r, or nothing is checked.
 func (s *Server) KnownHTTP(r *http.Request) bool {
 	rules := s.rules()

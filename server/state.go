@@ -155,7 +155,10 @@ func (s *Server) build() error {
 		return nil
 	}
 	var err error
-	s.gateway, err = gateway.Open(s.clients.grpc.dial)
+	s.gateway, err = gateway.Open(gateway.Config{
+		Dial: s.clients.grpc.dial, MaxBytes: s.cfg.MaxRequestBytes + grpcOverhead,
+		CertUser: s.api.CertUserHTTP, MayConnect: s.cfg.access().MayConnect,
+	})
 	return err
 }
 

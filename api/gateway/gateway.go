@@ -1,9 +1,10 @@
 // Package gateway answers: how does a client without gRPC speak etcd's v3 API?
 //
-// It serves /v3/… as JSON over HTTP/1, by grpc-gateway's handlers that etcd
-// generates, and asks this member's own gRPC server over a connection within the
-// process. Whoever asks must show a token (header Authorization): the certificate
-// of an HTTP connection says nothing to gRPC, as in etcd.
+// It serves /v3/… as JSON over HTTP/1 and over websockets, by grpc-gateway's
+// handlers that etcd generates, and asks this member's own gRPC server over a
+// connection within the process. Whoever asks must show a token (header
+// Authorization): the certificate of an HTTP connection says nothing to gRPC, as
+// in etcd.
 package gateway
 
 import (
@@ -14,11 +15,11 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/gorilla/websocket"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	gw "go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"limpet/api/recipepb"
 )
@@ -29,56 +30,96 @@ const (
 	betaPath = "/v3beta/"
 )
 
-// Gateway is an http.Handler for path and betaPath.
-type Gateway struct {
-	mux  *runtime.ServeMux
-	conn *grpc.ClientConn
+// lasting are the paths on which requests, and not only answers, are a stream.
+var lasting = map[string]bool{path + "watch": true, path + "lease/keepalive": true}
+
+// Config wires a Gateway.
+type Config struct {
+	// Dial connects to the gRPC server.
+	Dial func(context.Context) (net.Conn, error)
+	// MaxBytes is what the gRPC server takes as one message.
+	MaxBytes int
+	// CertUser reports whether a user is named by the client's certificate, which
+	// would not count here.
+	CertUser func(*http.Request) bool
+	// MayConnect reports whether the page that has a browser send a request may
+	// have a websocket.
+	MayConnect func(*http.Request) bool
 }
 
-// Open makes a gateway to the gRPC server that dial reaches. Nothing is dialled
-// before the first request.
-func Open(dial func(context.Context) (net.Conn, error)) (*Gateway, error) {
+// Gateway serves path and betaPath. All methods may be called concurrently.
+type Gateway struct {
+	cfg      Config
+	mux      *runtime.ServeMux
+	conn     *grpc.ClientConn
+	upgrader websocket.Upgrader
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+}
+
+// Open makes a gateway. Nothing is dialled before the first request.
+func Open(cfg Config) (*Gateway, error) {
 	conn, err := grpc.NewClient("passthrough:///gateway",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return cfg.Dial(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), // it stays in the process
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)))
 	if err != nil {
 		return nil, fmt.Errorf("open the gateway: %w", err)
 	}
-	g := &Gateway{conn: conn, mux: runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.HTTPBodyMarshaler{
-		// Names as etcd's .proto files have them, and no zero values.
-		Marshaler: &runtime.JSONPb{
-			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
-			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		},
-	}))}
+	g := &Gateway{
+		cfg: cfg, conn: conn, upgrader: websocket.Upgrader{CheckOrigin: cfg.MayConnect},
+		mux: runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSON(cfg.MaxBytes))),
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		gw.RegisterKVHandler, gw.RegisterWatchHandler, gw.RegisterLeaseHandler,
 		gw.RegisterClusterHandler, gw.RegisterMaintenanceHandler, gw.RegisterAuthHandler,
 		recipepb.RegisterLockHandler, recipepb.RegisterElectionHandler,
 	} {
-		if err := register(context.Background(), g.mux, conn); err != nil {
+		if err := register(g.ctx, g.mux, conn); err != nil {
 			return nil, fmt.Errorf("open the gateway: %w", err)
 		}
 	}
 	return g, nil
 }
 
-// Close ends the connection to the gRPC server. Requests under way fail.
-func (g *Gateway) Close() error { return g.conn.Close() }
+// Close ends the connection to the gRPC server, and websockets. Requests under
+// way fail.
+func (g *Gateway) Close() error {
+	g.cancel()
+	return g.conn.Close()
+}
 
 // Beside serves the gateway's paths, and everything else by other.
 func (g *Gateway) Beside(other http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case strings.HasPrefix(r.URL.Path, betaPath):
+		if strings.HasPrefix(r.URL.Path, betaPath) {
 			r = r.Clone(r.Context())
 			r.URL.Path = path + strings.TrimPrefix(r.URL.Path, betaPath)
-			g.mux.ServeHTTP(w, r)
-		case strings.HasPrefix(r.URL.Path, path):
-			g.mux.ServeHTTP(w, r)
-		default:
+		}
+		switch {
+		case !strings.HasPrefix(r.URL.Path, path):
 			other.ServeHTTP(w, r)
+		case g.cfg.CertUser(r):
+			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
+		case websocket.IsWebSocketUpgrade(r):
+			g.serveWebsocket(w, r)
+		default:
+			g.serveHTTP(w, r)
 		}
 	})
+}
+
+func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	stream := lasting[r.URL.Path]
+	if stream {
+		// Otherwise net/http throws away what the client has yet to say, once the
+		// first answer is sent. HTTP/1 is all that comes here, so it cannot fail.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	r = r.WithContext(ctx)
+	r.Body = &body{r.Body, cancel, stream}
+	g.mux.ServeHTTP(w, r)
 }

@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// jsonPerByte bounds the JSON of a message: bytes are written in base64, whose
+// letters may each be escaped with six more.
+const jsonPerByte = 8
+
+// jsonForm reads and writes messages as etcd does, and reads none without end:
+// gRPC's limit counts only once a message is whole.
+type jsonForm struct {
+	runtime.HTTPBodyMarshaler
+	maxBytes int // of JSON for one message
+}
+
+func newJSON(maxBytes int) *jsonForm {
+	return &jsonForm{
+		// Names as etcd's .proto files have them, and no zero values.
+		HTTPBodyMarshaler: runtime.HTTPBodyMarshaler{Marshaler: &runtime.JSONPb{
+			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+		}},
+		maxBytes: maxBytes * jsonPerByte,
+	}
+}
+
+// NewDecoder implements runtime.Marshaler.
+func (f *jsonForm) NewDecoder(r io.Reader) runtime.Decoder {
+	in := &bounded{r: r, max: f.maxBytes}
+	d := f.HTTPBodyMarshaler.NewDecoder(in)
+	return runtime.DecoderFunc(func(v any) error {
+		in.used = 0
+		err := d.Decode(v)
+		if b, ok := r.(*body); ok && b.lasting && err != nil && !errors.Is(err, io.EOF) {
+			// As in etcd, what was asked before goes on, and nobody reads any more: the
+			// client would go away unnoticed.
+			_, _ = io.Copy(io.Discard, r)
+		}
+		return err
+	})
+}
+
+// bounded reads up to max bytes of each message.
+type bounded struct {
+	r         io.Reader
+	used, max int
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.used >= b.max {
+		return 0, fmt.Errorf("the request is larger than %d bytes of JSON; send less at a time", b.max)
+	}
+	n, err := b.r.Read(p[:min(len(p), b.max-b.used)])
+	b.used += n
+	return n, err
+}
+
+// body is a request's. A message that is whole is not done if what follows it is
+// no HTTP: grpc-gateway, and with it etcd, would not mind.
+type body struct {
+	io.ReadCloser
+	cancel  context.CancelFunc
+	lasting bool // it may go on after the first message
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.cancel()
+	}
+	return n, err
+}
