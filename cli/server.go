@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
+	"google.golang.org/grpc/grpclog"
 
 	"limpet/cluster"
 	"limpet/server"
@@ -48,6 +49,7 @@ func serverCommand(version string) *cli.Command {
 				return err
 			}
 			defer closeLog()
+			quietGRPC(log)
 			for _, n := range o.notes {
 				log.Warn(n.text, n.with...)
 			}
@@ -102,6 +104,13 @@ func notify(state string, log *slog.Logger) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd cannot be told how far this member is", "state", state, "error", err)
 	}
+}
+
+// quietGRPC has gRPC say to log what it would write to stderr by itself: mostly
+// what is wrong with requests, so that clients decide how much it is.
+func quietGRPC(log *slog.Logger) {
+	w := slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer()
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, w, w))
 }
 
 // newLogger makes the log. Keys and layout follow etcd's JSON lines: level,
