@@ -3,7 +3,9 @@
 package hosts
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 
@@ -55,6 +57,19 @@ func (h *Host) Exec(path string, args ...string) proc.Result {
 		h.net.t.Fatalf("%s on %s: %v", path, h.name, err)
 	}
 	return result
+}
+
+// DialContext dials from the host: what listens on its loopback is there, too. It may be called
+// concurrently; the address must be numeric, as names would be looked up elsewhere.
+func (h *Host) DialContext(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	if _, err := netip.ParseAddrPort(addr); err != nil {
+		return nil, fmt.Errorf("dial from %s: %w", h.name, err)
+	}
+	err = h.namespace.do(func() (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
 }
 
 // Readdress takes all addresses from the host and gives it ip, while its programs go on. The hub
