@@ -151,7 +151,7 @@ func (s *Server) Launch() {
 	s.process.Launch(s.Flags()...)
 }
 
-// waitReady waits for the log line and then for /readyz, or for the process to end.
+// waitReady waits for the log line and then for a probe's answer, or for the process to end.
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -171,7 +171,11 @@ func (s *Server) waitReady(ctx context.Context) error {
 }
 
 func (s *Server) probe(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ClientURL()+"/readyz", nil)
+	path := "/readyz"
+	if s.Kind == Etcd35 { // with --enable-v2 it has no /readyz
+		path = "/health"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ClientURL()+path, nil)
 	if err != nil {
 		return err
 	}
@@ -182,7 +186,7 @@ func (s *Server) probe(ctx context.Context) error {
 	defer resp.Body.Close()
 	// 503 is an answer too: a restart under a CORRUPT alarm is never "ready" in that sense.
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
-		return fmt.Errorf("/readyz answered %s", resp.Status)
+		return fmt.Errorf("%s answered %s", path, resp.Status)
 	}
 	return nil
 }
