@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
@@ -63,7 +64,10 @@ func (w *waiting) read(i int, at *side.Target) answer {
 	a := answer{}
 	a.body, a.moments = plain(at.Names.Text(line), false)
 	if err != nil {
-		a.status = err.Error() // EOF: the server has ended it
+		a.status = "the answer has ended"
+	}
+	if err != nil && err != io.EOF {
+		w.b.t.Errorf("%s: %s has nothing more: %v", w.request, at.Label, err)
 	}
 	return a
 }
