@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,7 +52,7 @@ var comparedHeaders = []string{
 
 var number = regexp.MustCompile(`^[0-9]+$`)
 
-func newAnswer(at *side.Target, r request, resp *http.Response, body string) answer {
+func newAnswer(at *side.Target, resp *http.Response, body string) answer {
 	a := answer{status: resp.Status, header: map[string]string{}}
 	for _, name := range comparedHeaders {
 		if values := resp.Header.Values(name); len(values) > 0 {
@@ -63,7 +64,8 @@ func newAnswer(at *side.Target, r request, resp *http.Response, body string) ans
 			a.header[name] = "N"
 		}
 	}
-	a.body, a.moments = plain(at.Names.Text(body), strings.Contains(r.path+r.body, "sorted="))
+	sorted, err := strconv.ParseBool(resp.Request.URL.Query().Get("sorted"))
+	a.body, a.moments = plain(at.Names.Text(body), sorted && err == nil)
 	return a
 }
 

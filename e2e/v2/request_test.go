@@ -94,7 +94,7 @@ func (r request) send(ctx context.Context, at *side.Target) answer {
 	if err != nil {
 		return answer{status: fmt.Sprintf("%s, broken off: %v", resp.Status, err)}
 	}
-	return newAnswer(at, r, resp, string(body))
+	return newAnswer(at, resp, string(body))
 }
 
 // open sends the request and leaves the body to be read.

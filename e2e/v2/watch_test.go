@@ -36,7 +36,7 @@ func (b *beside) wait(line string) *waiting {
 			heads[i] = answer{status: fmt.Sprintf("no answer: %v", err)}
 			resp = &http.Response{Body: http.NoBody}
 		} else {
-			heads[i] = newAnswer(at, w.request, resp, "")
+			heads[i] = newAnswer(at, resp, "")
 		}
 		w.bodies[i] = bufio.NewReader(resp.Body)
 	})
