@@ -54,6 +54,7 @@ var number = regexp.MustCompile(`^[0-9]+$`)
 
 func newAnswer(at *side.Target, resp *http.Response, body string) answer {
 	a := answer{status: resp.Status, header: map[string]string{}}
+	body = at.Names.Text(body)
 	for _, name := range comparedHeaders {
 		if values := resp.Header.Values(name); len(values) > 0 {
 			a.header[name] = at.Names.Text(strings.Join(values, ", "))
@@ -64,14 +65,20 @@ func newAnswer(at *side.Target, resp *http.Response, body string) answer {
 			a.header[name] = "N"
 		}
 	}
+	if resp.Request.URL.Path == "/v2/machines" {
+		body = sortedList(body)
+	}
 	sorted, err := strconv.ParseBool(resp.Request.URL.Query().Get("sorted"))
-	a.body, a.moments = plain(at.Names.Text(body), sorted && err == nil)
+	a.body, a.moments = plain(body, sorted && err == nil)
 	return a
 }
 
 // plain takes the moments out of an event and, unless it is sorted, orders the nodes of directories,
 // which come in the order of a map. Any other text stays as it is.
 func plain(body string, sorted bool) (string, []time.Time) {
+	if members, ok := sortedMembers(body); ok {
+		return members, nil
+	}
 	var e event
 	decoder := json.NewDecoder(strings.NewReader(body))
 	decoder.DisallowUnknownFields()
@@ -90,6 +97,25 @@ func plain(body string, sorted bool) (string, []time.Time) {
 		n.calm(sorted, &moments)
 	}
 	return encode(e), moments
+}
+
+// sortedList orders what commas separate: members by their neutral names, once they have them.
+func sortedList(text string) string {
+	parts := strings.Split(text, ", ")
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+// sortedMembers orders a list of members by their neutral IDs: it comes by the real ones.
+func sortedMembers(body string) (string, bool) {
+	inner, ok := strings.CutPrefix(body, `{"members":[{`)
+	inner, end, found := strings.Cut(inner, "}]")
+	if !ok || !found {
+		return "", false
+	}
+	members := strings.Split(inner, "},{")
+	slices.Sort(members)
+	return `{"members":[{` + strings.Join(members, "},{") + "}]" + end, true
 }
 
 func encode(e event) string {
