@@ -44,13 +44,19 @@ type beside struct {
 	at    int              // the member that is asked, from 1 on
 }
 
+// found starts both clusters with these flags.
+func found(t *testing.T, size int, flags ...string) *beside {
+	t.Helper()
+	return &beside{t: t, at: 1, sides: [2]*side.Cluster{
+		side.Found(t, proc.Etcd35, size, flags...),
+		side.Found(t, subject(), size, flags...),
+	}}
+}
+
 // start founds both clusters and levels their indexes.
 func start(t *testing.T, size int) *beside {
 	t.Helper()
-	b := &beside{t: t, at: 1, sides: [2]*side.Cluster{
-		side.Found(t, proc.Etcd35, size, "--enable-v2=true"),
-		side.Found(t, subject(), size, "--enable-v2=true"),
-	}}
+	b := found(t, size, "--enable-v2=true")
 	for _, cluster := range b.sides {
 		awaitVersion(t, cluster.Member(1))
 	}
@@ -172,11 +178,36 @@ func (b *beside) compare(r request) (want answer, same bool) {
 		defer cancel()
 		got[i] = r.send(ctx, at)
 	})
-	if d := difference(got[0], got[1]); d != "" {
+	return got[0], b.alike(r, got)
+}
+
+// alike tells whether two answers are, and reports if they are not.
+func (b *beside) alike(r request, got [2]answer) bool {
+	b.t.Helper()
+	d := difference(got[0], got[1])
+	if d != "" {
 		b.t.Errorf("%s\n%s\n-- etcd\n%s-- %s\n%s", r, d, got[0], b.sides[1].Kind, got[1])
-		return got[0], false
 	}
-	return got[0], true
+	return d == ""
+}
+
+// kill ends the n-th member of both.
+func (b *beside) kill(n int) {
+	b.t.Helper()
+	for _, cluster := range b.sides {
+		cluster.Member(n).Server.Kill()
+	}
+}
+
+// run starts it again.
+func (b *beside) run(n int) {
+	b.t.Helper()
+	for _, cluster := range b.sides {
+		cluster.Member(n).Server.Launch()
+	}
+	for _, cluster := range b.sides {
+		cluster.Await(n)
+	}
 }
 
 // agree waits until both sides have answered with this status, and compares what they then say.

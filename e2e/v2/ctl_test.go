@@ -366,22 +366,3 @@ func ctlHealth(b *beside) {
 	b.ctl("cluster-health")
 	b.ctl("get --quorum /health")
 }
-
-// kill ends the n-th member of both.
-func (b *beside) kill(n int) {
-	b.t.Helper()
-	for _, cluster := range b.sides {
-		cluster.Member(n).Server.Kill()
-	}
-}
-
-// run starts it again.
-func (b *beside) run(n int) {
-	b.t.Helper()
-	for _, cluster := range b.sides {
-		cluster.Member(n).Server.Launch()
-	}
-	for _, cluster := range b.sides {
-		cluster.Await(n)
-	}
-}

@@ -41,9 +41,7 @@ func (b *beside) wait(line string) *waiting {
 		}
 		w.bodies[i] = bufio.NewReader(resp.Body)
 	})
-	if d := difference(heads[0], heads[1]); d != "" {
-		b.t.Errorf("%s\n%s\n-- etcd\n%s-- %s\n%s", line, d, heads[0], b.sides[1].Kind, heads[1])
-	}
+	b.alike(w.request, heads)
 	return w
 }
 
@@ -52,9 +50,7 @@ func (w *waiting) next() string {
 	w.b.t.Helper()
 	var got [2]answer
 	w.b.each(func(i int, at *side.Target) { got[i] = w.read(i, at) })
-	if d := difference(got[0], got[1]); d != "" {
-		w.b.t.Errorf("%s: %s\n-- etcd\n%s-- %s\n%s", w.request, d, got[0], w.b.sides[1].Kind, got[1])
-	}
+	w.b.alike(w.request, got)
 	return got[0].body
 }
 
