@@ -182,7 +182,7 @@ func (a answer) String() string {
 
 // cut shortens a text for a report.
 func cut(text string) string {
-	const most = 1500
+	const most = 1000
 	if len(text) <= most {
 		return text
 	}

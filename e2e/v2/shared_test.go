@@ -20,7 +20,7 @@ func tell(t *testing.T, at *side.Target, all []said) {
 	for _, s := range all {
 		a := parse(s.line).send(t.Context(), at)
 		if !strings.HasPrefix(a.status, s.status) || !strings.Contains(a.body, s.with) || s.not != "" && strings.Contains(a.body, s.not) {
-			t.Errorf("%s: want %s with %q, without %q, got\n%s", s.line, s.status, s.with, s.not, a)
+			t.Errorf("%s: want %s with %q, without %q, got\n%s", cut(s.line), s.status, s.with, s.not, a)
 		}
 	}
 }
@@ -75,23 +75,26 @@ func TestSharedUsers(t *testing.T) {
 	})
 }
 
-// TestRefused: what is too large and what comes while the database is full changes nothing.
+// TestRefused: what is too large, what comes while the database is full, and what leads astray.
 func TestRefused(t *testing.T) {
 	needsLimpet(t)
 	t.Parallel()
 	at := side.Found(t, subject(), 1, "--max-request-bytes=10000").Member(1)
 	large := strings.Repeat("x", 20000)
 	tell(t, at, []said{
-		{"PUT /keys/a value=" + large, "500", `"cause":"etcdserver: request is too large"`, ""},
-		{"POST /keys/a value=" + large, "500", `"errorCode":300`, ""},
+		{"PUT /keys/a value=" + large, "400", `"cause":"etcdserver: request is too large"`, ""},
+		{"POST /keys/a value=" + large, "400", `"errorCode":210`, ""},
 		{"PUT /keys/a value=1", "201", "", ""},
-		{"PUT /keys/a?prevValue=1 value=" + large, "500", `"errorCode":300`, ""},
+		{"PUT /keys/a?prevValue=1 value=" + large, "400", `"errorCode":210`, ""},
 		{`POST //v3/maintenance/alarm {"action":"ACTIVATE","alarm":"NOSPACE"}`, "200", "NOSPACE", ""},
-		{"PUT /keys/b value=1", "500", `"cause":"etcdserver: no space"`, ""},
+		{"PUT /keys/b value=1", "500", `"cause":"etcdserver: mvcc: database space exceeded"`, ""},
 		{"POST /keys/b value=1", "500", `"errorCode":300`, ""},
 		{"GET /keys?recursive=true", "200", `"key":"/a","value":"1"`, `"/b"`},
 		{"DELETE /keys/a", "200", `"action":"delete"`, ""},
 		{`POST //v3/maintenance/alarm {"action":"DEACTIVATE","alarm":"NOSPACE"}`, "200", "", ""},
 		{"PUT /keys/b value=1", "201", "", ""},
+		// In etcd, dots lead out of the keys and into what it keeps of its members.
+		{"PUT /keys/%2e%2e/%2e%2e/0/members value=1", "201", `"key":"/0/members"`, ""},
+		{"GET /members", "200", `"name":"m1"`, ""},
 	})
 }

@@ -1,6 +1,16 @@
 package v2
 
-import "testing"
+import (
+	"regexp"
+	"testing"
+)
+
+// usersBlanks are what etcd's users move, and its two ways to write that a role has no right of a kind.
+var usersBlanks = []blank{
+	{regexp.MustCompile(`"(modifiedIndex|createdIndex|index)":[1-9][0-9]*`), `"$1":N`},
+	{regexp.MustCompile(`/[0-9]{20}"`), `/ORDER"`},
+	{regexp.MustCompile(`"(read|write)":(\[\]|null)`), `"$1":NONE`},
+}
 
 // users is /v2/auth from nothing to a cluster with rights and back. In limpet the users are those of
 // the v3 API: see TestSharedUsers for what follows from that.
@@ -113,8 +123,7 @@ var users = []struct{ name, script string }{
 		root:pw AS DELETE /auth/roles/guest
 		root:pw AS DELETE /auth/roles/root
 		root:pw AS PUT /auth/enable
-		GET /machines
-		GET //version`},
+		GET /machines`},
 	{"guests may do all", `
 		GET /keys/app/x
 		PUT /keys/guest value=1
@@ -156,7 +165,7 @@ var users = []struct{ name, script string }{
 		ann:new AS DELETE /keys/?recursive=true
 		ann:new AS GET /keys/application
 		bob:pw AS GET /keys/other
-		bob:pw AS GET /keys?recursive=true&sorted=true
+		bob:pw AS GET /keys/?recursive=true&sorted=true
 		bob:pw AS PUT /keys/other value=bob
 		bob:pw AS PUT /keys/w/1 value=bob
 		bob:pw AS DELETE /keys/w/1
@@ -171,7 +180,6 @@ var users = []struct{ name, script string }{
 		ann:third AS GET /keys/app/x
 		root:pw AS DELETE /auth/roles/readers
 		ann:third AS GET /keys/app/x
-		root:pw AS GET /auth/users/ann
 		root:pw AS DELETE /auth/users/ann
 		ann:third AS GET /keys/app/x`},
 	{"members are root's", `
@@ -201,10 +209,12 @@ var users = []struct{ name, script string }{
 		PUT /auth/enable`},
 }
 
-// TestUsers compares /v2/auth and what it lets people do.
+// TestUsers compares /v2/auth and what it lets people do. Indexes are not compared: in etcd users are
+// keys of the same store.
 func TestUsers(t *testing.T) {
 	t.Parallel()
 	b := start(t, 1)
+	b.forget = usersBlanks
 	for _, part := range users {
 		t.Run(part.name, func(t *testing.T) { b.on(t).script(part.script) })
 	}
