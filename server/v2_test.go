@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -279,6 +280,78 @@ func TestV2Off(t *testing.T) {
 	for _, text := range []string{"GET keys/a", "PUT keys/a value=1", "GET "} {
 		v.want(text, "404 404 page not found")
 	}
+}
+
+// Who may use which keys: whom the name and password of a request name, and nobody
+// what the role guest permits.
+func TestV2KeysOfUsers(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.Login.Cost = 4
+	m := start(t, cfg)
+	v := m.v2()
+	as := func(user string) v2Client {
+		return v2Client{t, strings.Replace(v.base, "http://", "http://"+user+"@", 1)}
+	}
+	v.do("PUT keys/app/x value=1")
+	v.do("PUT keys/other value=1")
+	auth := pb.NewAuthClient(m.conn)
+	perm := &authpb.Permission{PermType: authpb.READWRITE, Key: []byte("/app/"), RangeEnd: []byte("/app0")}
+	for _, do := range []func() error{
+		func() error {
+			_, err := auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: "root", Password: "r"})
+			return err
+		},
+		func() error { _, err := auth.RoleAdd(t.Context(), &pb.AuthRoleAddRequest{Name: "root"}); return err },
+		func() error {
+			_, err := auth.UserGrantRole(t.Context(), &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+			return err
+		},
+		func() error {
+			_, err := auth.UserAdd(t.Context(), &pb.AuthUserAddRequest{Name: "ann", Password: "a"})
+			return err
+		},
+		func() error { _, err := auth.RoleAdd(t.Context(), &pb.AuthRoleAddRequest{Name: "app"}); return err },
+		func() error {
+			_, err := auth.RoleGrantPermission(t.Context(), &pb.AuthRoleGrantPermissionRequest{Name: "app", Perm: perm})
+			return err
+		},
+		func() error {
+			_, err := auth.UserGrantRole(t.Context(), &pb.AuthUserGrantRoleRequest{User: "ann", Role: "app"})
+			return err
+		},
+		func() error { _, err := auth.AuthEnable(t.Context(), &pb.AuthEnableRequest{}); return err },
+	} {
+		if err := do(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const no = `401 {"errorCode":110,"message":"The request requires user authentication","cause":"Insufficient credentials","index":0}`
+	for _, row := range []struct {
+		who    v2Client
+		ask    string
+		status int
+	}{
+		{v, "GET keys/app/x", 401}, {v, "PUT keys/app/x value=2", 401}, {v, "GET keys/app?wait=true&waitIndex=4", 401}, {v, "GET keys/none", 401},
+		{as("ann:wrong"), "GET keys/app/x", 401}, {as("nobody:a"), "GET keys/app/x", 401},
+		{as("ann:a"), "GET keys/app/x", 200}, {as("ann:a"), "GET keys/app/x?quorum=true", 200}, {as("ann:a"), "PUT keys/app/x value=2", 200},
+		{as("ann:a"), "GET keys/app/?recursive=true", 200}, {as("ann:a"), "GET keys/app/?wait=true&recursive=true&waitIndex=4", 200},
+		{as("ann:a"), "GET keys/app?recursive=true", 401}, {as("ann:a"), "DELETE keys/app/?recursive=true", 401},
+		{as("ann:a"), "GET keys/other", 401}, {as("ann:a"), "GET keys/other/", 401}, {as("ann:a"), "PUT keys/other value=2", 401}, {as("ann:a"), "GET keys?recursive=true", 401},
+		{as("ann:a"), "GET keys/app/none", 404}, {as("root:r"), "GET keys?recursive=true", 200}, {as("root:r"), "DELETE keys/other", 200},
+	} {
+		got := row.who.do(row.ask)
+		if got.status != row.status || row.status == 401 && got.String() != no {
+			t.Errorf("%s: %s: got %s, want %d", row.who.base, row.ask, got, row.status)
+		}
+	}
+	// A file where there was a directory is no part of what may be read below it.
+	watch := as("ann:a").events("keys/app/?wait=true&stream=true")
+	as("root:r").do("DELETE keys/app?recursive=true")
+	as("root:r").do("PUT keys/app value=secret")
+	as("root:r").do("PUT keys/app dir=true")
+	as("root:r").do("DELETE keys/app?dir=true")
+	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":8,"createdIndex":4},"prevNode":{"key":"/app","dir":true,"modifiedIndex":4,"createdIndex":4}}`)
+	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":11,"createdIndex":10},"prevNode":{"key":"/app","dir":true,"modifiedIndex":10,"createdIndex":10}}`)
 }
 
 // Without space nothing is added, and what is there can be removed.

@@ -3,6 +3,8 @@ package v2
 import (
 	"encoding/json"
 	"net/http"
+
+	"limpet/v2tree"
 )
 
 // watch answers with the next event, or with all that come. It ends when the
@@ -30,11 +32,20 @@ func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
 		switch {
 		case err != nil:
 			return
-		case a.slash && e.Key == a.path && f.mayRead(r, a, e.Node) != nil:
-			continue // a file has come where the caller may read a directory
+		case a.slash && e.Key == a.path && f.mayRead(r, a, fileOf(e)) != nil:
+			continue // there is, or was, a file where the caller may read a directory
 		case json.NewEncoder(w).Encode(eventOnWire(e)) != nil || !a.stream:
 			return
 		}
 		_ = control.Flush()
 	}
+}
+
+// fileOf is what is at the event's key or what was there, the one that is a file
+// if any is.
+func fileOf(e *v2tree.Event) *v2tree.Node {
+	if e.Prev != nil && !e.Prev.Dir {
+		return e.Prev
+	}
+	return e.Node
 }
