@@ -166,8 +166,7 @@ func (s *Server) build() error {
 func (s *Server) v2Face() *v2.Face {
 	return v2.New(v2.Config{
 		ClusterID: s.clusterID, Node: s.node, Caller: s.api.BasicCaller, Timeout: s.api.RequestTimeout(),
-		API: s.api, MaxRequestBytes: s.cfg.MaxRequestBytes,
-		Hash: s.desk.Passwords.Hash, Started: time.Now(), Logger: s.log,
+		API: s.api, Hash: s.desk.Passwords.Hash, Started: time.Now(), Logger: s.log,
 	})
 }
 

@@ -249,7 +249,7 @@ func TestV2BadBodies(t *testing.T) {
 	v := m.v2()
 	big := strings.Repeat("x", cfg.MaxRequestBytes)
 	v.want("PUT keys/big value="+big, `400 {"errorCode":210,"message":"Invalid POST form","cause":"etcdserver: request is too large","index":0}`)
-	v.want("PUT keys/big value="+strings.Repeat(big, 4), `400 {"errorCode":210,"message":"Invalid POST form","cause":"http: POST too large","index":0}`)
+	v.want("PUT keys/big value="+strings.Repeat(big, 8), `400 {"errorCode":210,"message":"Invalid POST form","cause":"http: POST too large","index":0}`)
 	v.want("PUT keys/big value=%zz", `400 {"errorCode":210,"message":"Invalid POST form","cause":"invalid URL escape \"%zz\"","index":0}`)
 	form := url.Values{"value": {strings.Repeat("\x01", cfg.MaxRequestBytes-200)}}.Encode()
 	if got := v.do("PUT keys/fits " + form); got.status != 201 {

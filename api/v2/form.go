@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	pathpkg "path"
@@ -67,14 +66,10 @@ func readUint(form url.Values, name string, to *uint64) (err error) {
 }
 
 // parse reads what r asks for, at the time now. The first thing that is wrong is
-// told, in etcd's order.
+// told, in etcd's order. net/http bounds a form by 10 MiB.
 func parse(r *http.Request, now time.Time) (*ask, *v2tree.Error) {
 	if err := r.ParseForm(); err != nil {
-		cause := err.Error()
-		if large := new(http.MaxBytesError); errors.As(err, &large) {
-			cause = "http: POST too large" // as net/http calls it when it sets the bound
-		}
-		return nil, v2tree.NewError(v2tree.InvalidForm, cause, 0)
+		return nil, v2tree.NewError(v2tree.InvalidForm, err.Error(), 0)
 	}
 	q := &v2tree.Request{Path: pathpkg.Clean("/" + strings.TrimPrefix(r.URL.Path, keysPath)), Time: now.UnixNano()}
 	a := &ask{path: q.Path, slash: q.Path != "/" && strings.HasSuffix(r.URL.Path, "/")}

@@ -16,13 +16,8 @@ import (
 	"limpet/v2tree"
 )
 
-const (
-	// bodyPatience is how long a body may take to arrive.
-	bodyPatience = time.Minute
-	// formOverhead is what a form may have beside three bytes for each of the
-	// value: names, and parameters that are small.
-	formOverhead = 64 << 10
-)
+// bodyPatience is how long a body may take to arrive.
+const bodyPatience = time.Minute
 
 // keys serves /v2/keys.
 func (f *Face) keys(w http.ResponseWriter, r *http.Request) {
@@ -30,7 +25,7 @@ func (f *Face) keys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.sign(w)
-	a, err := f.readForm(w, r)
+	a, err := readForm(w, r)
 	switch {
 	case err != nil:
 		writeError(w, err)
@@ -44,8 +39,7 @@ func (f *Face) keys(w http.ResponseWriter, r *http.Request) {
 }
 
 // readForm reads what r asks for, but not for ever.
-func (f *Face) readForm(w http.ResponseWriter, r *http.Request) (*ask, *v2tree.Error) {
-	r.Body = http.MaxBytesReader(w, r.Body, 3*int64(f.cfg.MaxRequestBytes)+formOverhead)
+func readForm(w http.ResponseWriter, r *http.Request) (*ask, *v2tree.Error) {
 	control := http.NewResponseController(w)
 	// Where there are no deadlines, there is no network.
 	_ = control.SetReadDeadline(time.Now().Add(bodyPatience))

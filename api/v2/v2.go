@@ -30,8 +30,7 @@ type Config struct {
 	Caller  func(r *http.Request) (auth.Caller, error)
 	Timeout time.Duration // after which a request is given up
 
-	API             *api.Server // changes the members, and knows the quota
-	MaxRequestBytes int
+	API *api.Server // changes the members, and knows the quota
 	// Hash hashes a password, for somebody at host, as etcd's v3 requests carry it.
 	Hash    func(ctx context.Context, host, password string) (string, error)
 	Started time.Time // when this process began
