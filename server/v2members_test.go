@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -140,6 +141,37 @@ func TestV2Members(t *testing.T) {
 		w := f.ask(tc.method, tc.path, "", "")
 		if allow := w.Header().Get("Allow"); w.Code != 405 || allow != tc.want || w.Body.String() != "Method Not Allowed\n" {
 			t.Errorf("%s %s: %d, Allow %q, %s; want 405 and %q", tc.method, tc.path, w.Code, allow, w.Body, tc.want)
+		}
+	}
+}
+
+// slowWriter notes the deadlines of a request's body.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	deadlines []time.Time
+}
+
+func (w *slowWriter) SetReadDeadline(at time.Time) error {
+	w.deadlines = append(w.deadlines, at)
+	return nil
+}
+
+// A body that never ends holds nobody, and a client that is gone has said what it
+// wants.
+func TestV2BodiesEnd(t *testing.T) {
+	f := faceOf(start(t, newConfig(t)))
+	for path, body := range map[string]string{"/v2/members/1": `{"peerURLs":["http://h:1"]}`, "/v2/auth/users/u": `{"user":"u","password":"p"}`} {
+		w := &slowWriter{ResponseRecorder: httptest.NewRecorder()}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		r := httptest.NewRequestWithContext(gone, "PUT", path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		f.ServeHTTP(w, r)
+		if len(w.deadlines) != 2 || w.deadlines[0].IsZero() || !w.deadlines[1].IsZero() {
+			t.Errorf("%s: deadlines %v, want one, and its end", path, w.deadlines)
+		}
+		if w.Code >= 500 {
+			t.Errorf("%s of a client that is gone: %d %s", path, w.Code, w.Body)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package v2
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net"
@@ -138,7 +138,7 @@ func (f *Face) role(w http.ResponseWriter, r *http.Request, c auth.Caller, name 
 			writeMessage(w, http.StatusForbidden, "auth: Cannot modify role root: is root role.")
 			return
 		}
-		_, err := f.propose(r.Context(), c, &pb.AuthRoleDeleteRequest{Role: name})
+		_, err := f.propose(r, c, &pb.AuthRoleDeleteRequest{Role: name})
 		if errors.Is(err, auth.ErrRoleNotFound) {
 			writeMessage(w, http.StatusNotFound, "auth: Role "+name+" doesn't exist.")
 		} else if err != nil {
@@ -163,7 +163,7 @@ func (f *Face) putRole(w http.ResponseWriter, r *http.Request, c auth.Caller, na
 		writeMessage(w, http.StatusBadRequest, "Role JSON contains both permissions and grant/revoke")
 		return
 	}
-	change, err := f.changeRules(r.Context(), c, &auth.V2Change{Role: q})
+	change, err := f.changeRules(r, c, &auth.V2Change{Role: q})
 	switch {
 	case err != nil:
 		f.authError(w, r, err)
@@ -217,7 +217,7 @@ func (f *Face) user(w http.ResponseWriter, r *http.Request, c auth.Caller, name 
 	case http.MethodPut:
 		f.putUser(w, r, c, name)
 	case http.MethodDelete:
-		_, err := f.propose(r.Context(), c, &pb.AuthUserDeleteRequest{Name: name})
+		_, err := f.propose(r, c, &pb.AuthUserDeleteRequest{Name: name})
 		switch {
 		case errors.Is(err, auth.ErrInvalidManagement):
 			writeMessage(w, http.StatusForbidden, "auth: Cannot delete root user while auth is enabled.")
@@ -274,7 +274,7 @@ func (f *Face) putUser(w http.ResponseWriter, r *http.Request, c auth.Caller, na
 			return
 		}
 	}
-	change, err := f.changeRules(r.Context(), c, &auth.V2Change{User: q})
+	change, err := f.changeRules(r, c, &auth.V2Change{User: q})
 	if err != nil {
 		f.authError(w, r, err)
 		return
@@ -284,7 +284,7 @@ func (f *Face) putUser(w http.ResponseWriter, r *http.Request, c auth.Caller, na
 
 // hash takes its turn with those who log in.
 func (f *Face) hash(r *http.Request, password string) (string, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), f.cfg.Timeout)
+	ctx, cancel := f.patience(r)
 	defer cancel()
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -323,13 +323,13 @@ func (f *Face) enable(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	on := r.Method == http.MethodPut
-	if _, err := f.changeRules(r.Context(), c, &auth.V2Change{Enabled: &on}); err != nil {
+	if _, err := f.changeRules(r, c, &auth.V2Change{Enabled: &on}); err != nil {
 		f.authError(w, r, err)
 	}
 }
 
-func (f *Face) changeRules(ctx context.Context, c auth.Caller, change *auth.V2Change) (*txn.RulesChange, error) {
-	resp, err := f.propose(ctx, c, change)
+func (f *Face) changeRules(r *http.Request, c auth.Caller, change *auth.V2Change) (*txn.RulesChange, error) {
+	resp, err := f.propose(r, c, change)
 	if err != nil {
 		return nil, err
 	}
@@ -382,7 +382,11 @@ func (f *Face) authError(w http.ResponseWriter, r *http.Request, err error) {
 
 // readJSON reads a body; else it answers r.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(v); err != nil {
+	data, err := body(w, r)
+	if err == nil {
+		err = json.NewDecoder(bytes.NewReader(data)).Decode(v) // what follows does not matter
+	}
+	if err != nil {
 		writeMessage(w, http.StatusBadRequest, "Invalid JSON in request body.")
 		return false
 	}

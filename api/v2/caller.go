@@ -1,10 +1,11 @@
 package v2
 
 import (
-	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"limpet/auth"
 	"limpet/login"
@@ -33,13 +34,22 @@ func (f *Face) root(w http.ResponseWriter, r *http.Request) (auth.Caller, bool) 
 }
 
 // propose has cmd agreed on as the caller's.
-func (f *Face) propose(ctx context.Context, c auth.Caller, cmd txn.Command) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+func (f *Face) propose(r *http.Request, c auth.Caller, cmd txn.Command) (any, error) {
+	ctx, cancel := f.patience(r)
 	defer cancel()
 	if c != (auth.Caller{}) {
 		cmd = &txn.As{Caller: c, Command: cmd}
 	}
 	return f.cfg.Node.Propose(ctx, cmd)
+}
+
+// body is that of r, within maxBody, if it comes in time.
+func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	// Where there are no deadlines, there is no network.
+	_ = control.SetReadDeadline(time.Now().Add(bodyPatience))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 }
 
 // fail answers r with etcd's words for all that is not the client's fault; the

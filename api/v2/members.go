@@ -96,7 +96,9 @@ func (f *Face) addMember(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	resp, err := f.cfg.API.AddMember(r.Context(), &pb.MemberAddRequest{PeerURLs: urls})
+	ctx, cancel := f.patience(r)
+	defer cancel()
+	resp, err := f.cfg.API.AddMember(ctx, &pb.MemberAddRequest{PeerURLs: urls})
 	if err != nil {
 		f.memberError(w, r, 0, err)
 		return
@@ -109,7 +111,9 @@ func (f *Face) removeMember(w http.ResponseWriter, r *http.Request, id uint64) {
 		writeMessage(w, http.StatusGone, "Member permanently removed: "+hex(id))
 		return
 	}
-	if _, err := f.cfg.API.RemoveMember(r.Context(), &pb.MemberRemoveRequest{ID: id}); err != nil {
+	ctx, cancel := f.patience(r)
+	defer cancel()
+	if _, err := f.cfg.API.RemoveMember(ctx, &pb.MemberRemoveRequest{ID: id}); err != nil {
 		f.memberError(w, r, id, err)
 		return
 	}
@@ -121,7 +125,9 @@ func (f *Face) updateMember(w http.ResponseWriter, r *http.Request, id uint64) {
 	if !ok {
 		return
 	}
-	if _, err := f.cfg.API.UpdateMember(r.Context(), &pb.MemberUpdateRequest{ID: id, PeerURLs: urls}); err != nil {
+	ctx, cancel := f.patience(r)
+	defer cancel()
+	if _, err := f.cfg.API.UpdateMember(ctx, &pb.MemberUpdateRequest{ID: id, PeerURLs: urls}); err != nil {
 		f.memberError(w, r, id, err)
 		return
 	}
@@ -165,16 +171,16 @@ func readPeerURLs(w http.ResponseWriter, r *http.Request) ([]string, bool) {
 		writeMessage(w, http.StatusUnsupportedMediaType, fmt.Sprintf("Bad Content-Type %s, accept application/json", kind))
 		return nil, false
 	}
-	var body struct {
+	var in struct {
 		PeerURLs []string `json:"peerURLs"`
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	data, err := body(w, r)
 	if err == nil {
-		err = json.Unmarshal(data, &body)
+		err = json.Unmarshal(data, &in)
 	}
 	var urls []string
 	if err == nil {
-		urls, err = api.PeerURLs(body.PeerURLs)
+		urls, err = api.PeerURLs(in.PeerURLs)
 	}
 	if err != nil {
 		writeMessage(w, http.StatusBadRequest, err.Error())
