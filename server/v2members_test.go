@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	v2 "limpet/api/v2"
 	"limpet/v2tree"
 )
 
@@ -25,10 +23,7 @@ type v2Face struct {
 }
 
 func faceOf(m *member) *v2Face {
-	return &v2Face{m.t, v2.New(v2.Config{
-		ClusterID: m.clusterID, Node: m.node, Caller: m.api.BasicCaller, Timeout: m.api.RequestTimeout(),
-		API: m.api, Hash: m.desk.Passwords.Hash, Started: time.Now(), Logger: slog.New(slog.DiscardHandler),
-	}).Beside(http.NotFoundHandler()), fmt.Sprintf("%x", m.clusterID())}
+	return &v2Face{m.t, m.v2Face().Beside(http.NotFoundHandler()), fmt.Sprintf("%x", m.clusterID())}
 }
 
 // ask sends a request; as is user:password, or empty.
