@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -229,4 +230,25 @@ func TestV2Enable(t *testing.T) {
 	if err := v3.V2(Caller{}, "/x", false, false); !errors.Is(err, ErrDenied) {
 		t.Errorf("nobody, after v3 enabled authentication: %v", err)
 	}
+}
+
+// FuzzPatterns: a permission is shown by a name that stands for it alone, or that
+// cannot be granted; and what can be granted is shown as it was.
+func FuzzPatterns(f *testing.F) {
+	for _, seed := range [][3]string{{"/app/", "/app0", "/app/*"}, {"\x00", "\x00", "*"}, {"a*", "", "a*"}, {"[", "\\", "[*"}, {"\xff", "\x00", "\xff*"}} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, key, end, pattern string) {
+		p := Perm{Key: []byte(key), End: []byte(end)}
+		if validSpan(&authpb.Permission{Key: p.Key, RangeEnd: p.End}) {
+			name := p.pattern()
+			q, err := parsePattern(name)
+			if err == nil && (string(q.Key) != key || string(q.End) != end) {
+				t.Errorf("%q to %q is shown as %s, which is %q to %q", key, end, name, q.Key, q.End)
+			}
+		}
+		if q, err := parsePattern(pattern); err == nil && utf8.ValidString(pattern) && q.pattern() != pattern {
+			t.Errorf("%q is shown as %q", pattern, q.pattern())
+		}
+	})
 }
