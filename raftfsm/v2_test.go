@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"limpet/auth"
 	"limpet/txn"
 	"limpet/v2tree"
 )
@@ -188,7 +189,7 @@ func TestV2WaitsForTheUpgrade(t *testing.T) {
 	}
 	before := m.Status().LastIndex
 	q := &v2tree.Request{Op: v2tree.Set, Path: "/a"}
-	for _, cmd := range []txn.Command{q, &txn.As{Command: q}, &v2tree.Expire{}} {
+	for _, cmd := range []txn.Command{q, &txn.As{Command: q}, &v2tree.Expire{}, &auth.V2Change{}} {
 		if _, err := m.Propose(t.Context(), cmd); !errors.Is(err, ErrOldMember) {
 			t.Errorf("%T: %v, want ErrOldMember", cmd, err)
 		}
