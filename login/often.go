@@ -72,8 +72,8 @@ const (
 // again compares a password with the one that is remembered. Whoever shows
 // another one has failed at once, and not when bcrypt has said so: many might be
 // guessing meanwhile, and this answers faster than any hash.
-func (s *shown) again(l *limit, host, name string, hash []byte, password string) (verdict, error) {
-	sum, now := s.sum(password), time.Now()
+func (s *shown) again(l *limit, now time.Time, host, name string, hash []byte, password string) (verdict, error) {
+	sum := s.sum(password)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept, ok := s.sums[name]
@@ -98,7 +98,7 @@ func (p *Passwords) CheckOften(ctx context.Context, rules *auth.Rules, host, nam
 		return p.Check(ctx, rules, host, name, password)
 	}
 	password = password[:min(len(password), MaxPassword)] // what bcrypt looks at
-	known, err := p.shown.again(p.turns.limit, source(host), name, u.Hash, password)
+	known, err := p.shown.again(p.turns.limit, time.Now(), source(host), name, u.Hash, password)
 	if err != nil || known == right {
 		return rules.Revision(), err
 	}
