@@ -158,7 +158,7 @@ func (f *fsm) tell(e txn.Effects) {
 		f.rules.Store(f.state.Rules())
 	}
 	if e.V2 {
-		f.v2.publish(f.state.V2())
+		f.v2.publish(f.state.V2(), e.V2Events)
 	}
 	if f.cfg.OnEffects != nil {
 		f.cfg.OnEffects(e)

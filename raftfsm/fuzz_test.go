@@ -39,7 +39,14 @@ func content(t *testing.T, f *fsm) string {
 	}
 	v2 := f.state.V2()
 	fmt.Fprintln(&out, v2.Index(), v2.Due())
-	for _, e := range v2.Since(0) { // all that was ever done to it
+	for from, all := uint64(1), (v2tree.Interest{Path: "/", Recursive: true}); ; { // all that was ever done to it
+		e, next, err := v2.Next(all, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from = next; e == nil {
+			break
+		}
 		fmt.Fprintf(&out, "%s %q %+v %+v %d\n", e.Action, e.Key, e.Node, e.Prev, e.Time)
 	}
 	cluster, recovered := f.state.Cluster()

@@ -18,7 +18,8 @@ type V2 struct {
 	found, lost atomic.Uint64 // what Get came to
 	due         chan struct{} // holds one: something else is due next, or this member leads now
 
-	// mu guards watchers, by path. It is the last lock anybody takes.
+	// mu guards watchers, by path, and each change of view: whoever holds it sees
+	// all that the watchers were told of. It is the last lock anybody takes.
 	mu       sync.Mutex
 	watchers map[string]map[*V2Watcher]struct{}
 }
@@ -66,80 +67,102 @@ func (v *V2) Stats() V2Stats {
 	return s
 }
 
-// publish replaces the view, then wakes the watchers (I9). The FSM's goroutine
-// calls it.
-func (v *V2) publish(view *v2tree.View) {
+// publish replaces the view by one that is these events further, and tells the
+// watchers (I9). The FSM's goroutine calls it.
+func (v *V2) publish(view *v2tree.View, events []*v2tree.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	before := v.view.Swap(view)
 	if view.Due() != before.Due() {
 		signal(v.due)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if len(v.watchers) == 0 {
 		return
 	}
-	events := view.Since(before.Index())
-	if uint64(len(events)) < view.Index()-before.Index() { // an adopted database is that far ahead
-		for at := range v.watchers {
-			v.wakeLocked(at)
-		}
+	if before.Index()+uint64(len(events)) != view.Index() {
+		v.jumpLocked(before.Index())
+		return
 	}
 	for _, e := range events {
 		v.tellLocked(e)
 	}
 }
 
-// tellLocked wakes those who may want to hear of e; they look for themselves.
+// jumpLocked has all watchers look into the history for what came after index:
+// the view is of an adopted database.
+func (v *V2) jumpLocked(index uint64) {
+	for _, at := range v.watchers {
+		for w := range at {
+			if !w.behind {
+				w.behind, w.from = true, max(w.from, index+1)
+			}
+			signal(w.wake)
+		}
+	}
+}
+
+// tellLocked tells those who want to hear of e: at its path, above, and where a
+// directory is removed below.
 func (v *V2) tellLocked(e *v2tree.Event) {
 	for at := e.Key; at != "/"; at = path.Dir(at) {
-		v.wakeLocked(at)
+		v.offerLocked(at, e)
 	}
-	v.wakeLocked("/")
+	v.offerLocked("/", e)
 	if !e.Removes() || !e.Node.Dir {
 		return
 	}
 	for at := range v.watchers {
 		if strings.HasPrefix(at, e.Key+"/") {
-			v.wakeLocked(at)
+			v.offerLocked(at, e)
 		}
 	}
 }
 
-func (v *V2) wakeLocked(at string) {
+func (v *V2) offerLocked(at string, e *v2tree.Event) {
 	for w := range v.watchers[at] {
-		signal(w.wake)
+		if !w.behind && w.next == nil && e.Index() >= w.from && w.in.Wants(e) {
+			w.next = e
+			signal(w.wake)
+		}
 	}
 }
 
 // V2Watcher is a cursor over the events of the keyspace. It belongs to one
-// goroutine.
+// goroutine. V2.mu guards what follows wake.
+//
+// A watcher that is behind looks into the history from the index from on. Once
+// nothing is left there, the first event that it wants is noted as it comes:
+// others may come and be forgotten in any number meanwhile. Whoever has taken that
+// one is behind again.
 type V2Watcher struct {
 	v2   *V2
 	in   v2tree.Interest
-	from uint64        // the index to go on from
 	wake chan struct{} // holds one: there may be an event
+
+	behind bool
+	from   uint64
+	next   *v2tree.Event
 }
 
 // Watch begins to wait for events at path, and with recursive below it, from the
 // index since on; 0 is what comes next. It is an error if what happened then is
 // not known any more. Close must follow.
 func (v *V2) Watch(path string, recursive bool, since uint64) (*V2Watcher, *v2tree.Error) {
-	w := &V2Watcher{v2: v, in: v2tree.Interest{Path: path, Recursive: recursive}, from: since, wake: make(chan struct{}, 1)}
+	w := &V2Watcher{v2: v, in: v2tree.Interest{Path: path, Recursive: recursive}, from: since, behind: true, wake: make(chan struct{}, 1)}
 	v.mu.Lock()
-	if v.watchers[path] == nil {
-		v.watchers[path] = make(map[*V2Watcher]struct{})
-	}
-	v.watchers[path][w] = struct{}{}
-	v.mu.Unlock()
-	view := v.View() // whatever comes after it wakes w
+	defer v.mu.Unlock()
+	view := v.View()
 	w.in.Live = view.Index()
 	if since == 0 {
 		w.from = w.in.Live + 1
 	}
 	if _, _, err := view.Next(w.in, w.from); err != nil {
-		w.Close()
 		return nil, err
 	}
+	if v.watchers[path] == nil {
+		v.watchers[path] = make(map[*V2Watcher]struct{})
+	}
+	v.watchers[path][w] = struct{}{}
 	return w, nil
 }
 
@@ -150,13 +173,8 @@ func (w *V2Watcher) Start() uint64 { return w.in.Live }
 // was left so far behind that events are not known any more.
 func (w *V2Watcher) Next(ctx context.Context) (*v2tree.Event, error) {
 	for {
-		e, from, err := w.v2.View().Next(w.in, w.from)
-		if err != nil {
-			return nil, err
-		}
-		w.from = from
-		if e != nil {
-			return e, nil
+		if e, err := w.take(); e != nil || err != nil {
+			return e, err
 		}
 		select {
 		case <-w.wake:
@@ -164,6 +182,25 @@ func (w *V2Watcher) Next(ctx context.Context) (*v2tree.Event, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// take returns the next event, nil if there is none yet.
+func (w *V2Watcher) take() (*v2tree.Event, error) {
+	w.v2.mu.Lock()
+	defer w.v2.mu.Unlock()
+	if e := w.next; e != nil {
+		w.behind, w.from, w.next = true, e.Index()+1, nil
+		return e, nil
+	}
+	if !w.behind {
+		return nil, nil
+	}
+	e, from, err := w.v2.View().Next(w.in, w.from)
+	if err != nil {
+		return nil, err
+	}
+	w.behind, w.from = e != nil, from
+	return e, nil
 }
 
 // Close ends the watcher.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -210,10 +211,11 @@ func TestV2WatchersMissNothing(t *testing.T) {
 	tree := v2tree.New(forgetful{})
 	v := newV2(tree.View())
 	change := func(q *v2tree.Request) {
-		if _, err := tree.Apply(q); err != nil {
+		e, err := tree.Apply(q)
+		if err != nil {
 			t.Fatal(err)
 		}
-		v.publish(tree.View())
+		v.publish(tree.View(), []*v2tree.Event{e})
 	}
 	const rounds = 300
 	var ready, done sync.WaitGroup
@@ -253,6 +255,54 @@ func TestV2WatchersMissNothing(t *testing.T) {
 	done.Wait()
 	if got := v.Stats(); got.Watchers != 0 || got.Sets.Success != rounds || got.Deletes.Success != 1 || len(v.watchers) != 0 {
 		t.Errorf("at the end: %+v", got)
+	}
+}
+
+// A watcher that waits is not left behind by what does not concern it, however
+// much that is, and hears of what came in one batch with more than is kept.
+func TestV2WatchersOutlastTheHistory(t *testing.T) {
+	tree := v2tree.New(forgetful{})
+	v := newV2(tree.View())
+	batch := func(paths ...string) {
+		var events []*v2tree.Event
+		for _, path := range paths {
+			e, err := tree.Apply(&v2tree.Request{Op: v2tree.Set, Path: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			events = append(events, e)
+		}
+		v.publish(tree.View(), events)
+	}
+	others := slices.Repeat([]string{"/other"}, 2500)
+	w, refused := v.Watch("/a", false, 0)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	defer w.Close()
+	if e, err := w.take(); e != nil || err != nil {
+		t.Fatalf("nothing has happened: %v, %v", e, err)
+	}
+	batch(others...)
+	batch(append([]string{"/a"}, others...)...)
+	wantNext(t, w, "set /a=")
+	// Whoever takes no event while more come than are kept has missed some.
+	var cleared *v2tree.Error
+	if _, err := w.Next(t.Context()); !errors.As(err, &cleared) || cleared.Code != v2tree.EventIndexCleared {
+		t.Errorf("a watcher left behind: %v, want that events were dropped", err)
+	}
+	// From a future index on.
+	later, refused := v.Watch("/a", false, v.View().Index()+4)
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	defer later.Close()
+	if e, err := later.take(); e != nil || err != nil {
+		t.Fatalf("the future: %v, %v", e, err)
+	}
+	batch("/a", "/a", "/a", "/a")
+	if e, err := later.Next(t.Context()); err != nil || e.Index() != v.View().Index() {
+		t.Errorf("from a future index on: %+v, %v; want the event of index %d", e, err, v.View().Index())
 	}
 }
 

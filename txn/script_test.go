@@ -173,7 +173,13 @@ func (sc *script) inspect() string {
 		}
 		return out
 	case "effects":
-		return strings.Replace(fmt.Sprintf("%+v", sc.at.state.TakeEffects()), " V2:false", "", 1) // most scripts are of v3
+		e := sc.at.state.TakeEffects()
+		v2 := ""
+		if e.V2 { // most scripts are of v3
+			v2 = fmt.Sprintf(" and %d events of v2", len(e.V2Events))
+		}
+		e.V2Events = nil
+		return strings.Replace(fmt.Sprintf("%+v", e), fmt.Sprintf(" V2:%v V2Events:[]", e.V2), v2, 1)
 	case "lease":
 		var id int64
 		if _, err := fmt.Sscan(sc.d.CmdArgs[0].Key, &id); err != nil {

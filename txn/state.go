@@ -60,8 +60,10 @@ type Effects struct {
 	Members bool          // the set of members changed
 	Rules   bool          // users, roles or permissions changed
 	V2      bool          // the v2 keyspace changed, or its counts
-	Tokens  []auth.TokenChange
-	Ops     Ops
+	// V2Events are the changes of the v2 keyspace, more of them than it may keep.
+	V2Events []*v2tree.Event
+	Tokens   []auth.TokenChange
+	Ops      Ops
 }
 
 // Ops counts what commands did, as etcd's mvcc counters do: operations, not

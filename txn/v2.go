@@ -22,9 +22,14 @@ func (st *State) applyV2(cmd Command) (any, error) {
 	st.effects.V2 = true
 	switch c := cmd.(type) {
 	case *v2tree.Request:
-		return st.v2.Apply(c)
+		e, err := st.v2.Apply(c)
+		if err != nil {
+			return nil, err
+		}
+		st.effects.V2Events = append(st.effects.V2Events, e)
+		return e, nil
 	case *v2tree.Expire:
-		st.v2.Expire(c.Now)
+		st.effects.V2Events = append(st.effects.V2Events, st.v2.Expire(c.Now)...)
 	}
 	return nil, nil
 }

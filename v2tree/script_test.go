@@ -81,9 +81,7 @@ func (sc *script) run() string {
 		if err != nil {
 			sc.t.Fatal(err)
 		}
-		before := sc.tree.View().Index()
-		sc.tree.Expire(now)
-		for _, e := range sc.tree.View().Since(before) {
+		for _, e := range sc.tree.Expire(now) {
 			fmt.Fprintln(&out, outcome(e, nil))
 		}
 	case "next":

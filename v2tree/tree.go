@@ -236,11 +236,11 @@ func (t *Tree) removeIf(r *Request) (*Event, *Error) {
 }
 
 // Expire removes what expires up to now: what expires first, first.
-func (t *Tree) Expire(now int64) {
+func (t *Tree) Expire(now int64) (events []*Event) {
 	for {
 		key, _, ok := t.due.Min()
 		if !ok || dueTime(key) > now {
-			return
+			return events
 		}
 		path := key[8:]
 		n, _ := t.now.nodes.Get(path)
@@ -248,6 +248,7 @@ func (t *Tree) Expire(now int64) {
 		e.Time = now
 		t.now.counts.Expired++
 		t.remember(e)
+		events = append(events, e)
 	}
 }
 

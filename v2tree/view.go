@@ -118,9 +118,3 @@ func (v *View) Next(in Interest, from uint64) (*Event, uint64, *Error) {
 	}
 	return nil, max(from, v.index+1), nil
 }
-
-// Since lists the events after index, as far as they are known.
-func (v *View) Since(index uint64) []*Event {
-	n := len(v.events)
-	return v.events[n-int(min(uint64(n), v.index-min(v.index, index))):]
-}
