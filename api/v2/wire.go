@@ -35,16 +35,15 @@ func nodeOnWire(key string, n *v2tree.Node, at int64) *wireNode {
 	}
 	if n.Expires != 0 {
 		expires := time.Unix(0, n.Expires).UTC()
-		out.Expiration, out.TTL = &expires, secondsLeft(n.Expires-at)
+		out.Expiration, out.TTL = &expires, secondsLeft(expires.Sub(time.Unix(0, at)))
 	}
 	return out
 }
 
 // secondsLeft rounds up; what is over since less than a second is 0.
-func secondsLeft(left int64) int64 {
-	const second = int64(time.Second)
-	n := left / second
-	if left%second > 0 {
+func secondsLeft(left time.Duration) int64 {
+	n := int64(left / time.Second)
+	if left%time.Second > 0 {
 		n++
 	}
 	return n
