@@ -8,8 +8,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -92,34 +94,52 @@ func (g *Gateway) Close() error {
 
 // Beside serves the gateway's paths, and everything else by other.
 func (g *Gateway) Beside(other http.Handler) http.Handler {
+	mux := http.NewServeMux() // which, as etcd's, redirects to clean paths
+	mux.HandleFunc(path, g.serve)
+	mux.Handle("/", other)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, betaPath) {
 			r = r.Clone(r.Context())
 			r.URL.Path = path + strings.TrimPrefix(r.URL.Path, betaPath)
 		}
-		switch {
-		case !strings.HasPrefix(r.URL.Path, path):
-			other.ServeHTTP(w, r)
-		case g.cfg.CertUser(r):
-			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
-		case websocket.IsWebSocketUpgrade(r):
-			g.serveWebsocket(w, r)
-		default:
-			g.serveHTTP(w, r)
-		}
+		mux.ServeHTTP(w, r)
 	})
 }
 
-func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	stream := lasting[r.URL.Path]
-	if stream {
-		// Otherwise net/http throws away what the client has yet to say, once the
-		// first answer is sent. HTTP/1 is all that comes here, so it cannot fail.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case g.cfg.CertUser(r):
+		http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
+	case websocket.IsWebSocketUpgrade(r):
+		g.serveWebsocket(w, r)
+	default:
+		g.serveHTTP(w, r)
 	}
+}
+
+func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	r = r.WithContext(ctx)
-	r.Body = &body{r.Body, cancel, stream}
+	r.Body = &body{r.Body, cancel, lasting[r.URL.Path]}
+	if lasting[r.URL.Path] && !g.keepAll(w, r) {
+		return
+	}
 	g.mux.ServeHTTP(w, r)
+}
+
+// keepAll keeps net/http from throwing away, once the first answer is sent, what of
+// the request has not been read by then; false if the client hung up.
+func (g *Gateway) keepAll(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength >= 0 && r.ContentLength <= int64(g.cfg.MaxBytes) {
+		all, err := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(all))
+		return err == nil
+	}
+	// The client may have more to say after the first answer. HTTP/1 is all that
+	// comes here, so this cannot fail; but net/http (Go 1.26) fails at the next
+	// request on a connection on which something was left unread.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	w.Header().Set("Connection", "close")
+	return true
 }
