@@ -90,7 +90,8 @@ func (e *electionServer) Leader(ctx context.Context, r *recipepb.LeaderRequest) 
 
 // Observe implements recipepb.ElectionServer: the leader, and each change of who
 // that is or what it has to say, until the caller goes away. Leaders that came and
-// went while one was looked for may be left out.
+// went while one was looked for may be left out. As in etcd, the stream ends
+// without a reason if the leader cannot be found out, or the caller may not know.
 func (e *electionServer) Observe(r *recipepb.LeaderRequest, out recipepb.Election_ObserveServer) error {
 	ctx := out.Context()
 	tell := func(rev int64, ev *mvccpb.Event) (gone bool, err error) {
@@ -103,7 +104,7 @@ func (e *electionServer) Observe(r *recipepb.LeaderRequest, out recipepb.Electio
 	for {
 		leader, err := e.await(ctx, r.Name)
 		if err != nil {
-			return clientError(err)
+			return clientError(context.Cause(ctx))
 		}
 		if leader == nil {
 			continue
@@ -112,7 +113,7 @@ func (e *electionServer) Observe(r *recipepb.LeaderRequest, out recipepb.Electio
 			return err
 		}
 		if err := e.line.watch(ctx, one(leader.Kv.Key), leader.Header.Revision+1, tell); err != nil {
-			return clientError(err)
+			return clientError(context.Cause(ctx))
 		}
 	}
 }
