@@ -9,9 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,6 +131,9 @@ func TestAuthCertificates(t *testing.T) {
 	pairs := []*side.Pair{pair, root, alice, by("bob"), by("nobody"), by(""), by("Alice")}
 	certificateCalls := func() {
 		t.Helper()
+		for _, name := range []string{"root", "alice", "stranger", ""} {
+			compareGateway(t, pair, ca.client(name), https)
+		}
 		for _, at := range pairs {
 			for _, token := range []string{"", "<bob>", "garbage"} { // which go before the certificate
 				for _, s := range []side.Step{
@@ -150,4 +156,37 @@ func TestAuthCertificates(t *testing.T) {
 	steps(alice, authDisable())
 	steps(root, authDisable(), put("a/1", "by root"))
 	certificateCalls()
+}
+
+// client is an HTTP client with a certificate in name.
+func (a *authority) client(name string) *http.Client {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{Certificates: []tls.Certificate{a.issue(a.template(name))}, RootCAs: pool},
+	}}
+}
+
+// compareGateway asks the gateway by a client whose certificate does not count there.
+func compareGateway(t *testing.T, pair *side.Pair, client *http.Client, https map[*proc.Server]string) {
+	t.Helper()
+	for _, path := range []string{"/v3/kv/range", "/v3beta/kv/range", "/v3/nothing", "/version"} {
+		var answers []string
+		for _, at := range pair.Targets() {
+			resp, err := client.Post("https://"+https[at.Server]+path, "application/json", strings.NewReader(`{"key":"YS8x"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, resp.Status+" "+resp.Header.Get("Content-Type")+" "+plain(body))
+		}
+		if answers[0] != answers[1] {
+			t.Errorf("%s by a certificate:\n etcd   %s\n limpet %s", path, answers[0], answers[1])
+		}
+	}
 }

@@ -35,6 +35,32 @@ func TestGateway(t *testing.T) {
 		`/v3beta/kv/range {"key":"Zm9v"}`,
 		`/v3alpha/kv/range {"key":"Zm9v"}`,
 		`/v3/kv/nothing {}`,
+		`/v3 {}`,
+		`/v3/kv/range/ {"key":"Zm9v"}`,
+		`/v3//kv/range {"key":"Zm9v"}`,
+		`/v3/kv/range?key=Zm9v {}`,
+		`/v3/kv/range {"key":"Zm9v"} behind it`,
+		`/v3/kv/range {"key":"Zm9v"}{"key":"YQ=="}`,
+		`/v3/kv/range null`,
+		`/v3/kv/range []`,
+		`/v3/kv/range "x"`,
+		`/v3/kv/range nonsense`,
+		`/v3/kv/range {"key":"not base64!"}`,
+		`/v3/kv/range {"key":"Zm9v","key":"YQ=="}`,
+		`/v3/kv/range {"key":"Zm9v","limit":1.5}`,
+		`/v3/kv/range {"key":"Zm9v","limit":"99999999999999999999"}`,
+		`/v3/kv/range {"key":"Zm9v","sort_order":"SIDEWAYS"}`,
+		`/v3/kv/range {"key":"Zm9v","sort_order":77}`,
+		`/v3/kv/range {"key":"Zm9v","count_only":"yes"}`,
+		`/v3/kv/range {"key":null,"limit":null}`,
+		`/v3/kv/range {"key":{}}`,
+		`/v3/kv/put {"key":"YmFk","value":"YQ=="`,
+		`/v3/kv/put {"key":"YmFk","value":"YQ==","lease":"x"}`,
+		`/v3/kv/put {"key":"YmFk","value":"YQ=="}} {`,
+		`/v3/kv/txn {"success":[{}]}`,
+		`/v3/kv/txn {"success":[{"request_put":{"key":"YQ=="}},{"request_put":{"key":"YQ=="}}]}`,
+		`/v3/kv/txn {"success":{}}`,
+		`/v3/kv/txn {}`,
 		`/v3/ {}`,
 		`/v3/kv/txn {"compare":[{"key":"Zm9v","result":"EQUAL","target":"VALUE","value":"YmFy"}],"success":[{"request_put":{"key":"Zm9v","value":"YmF6"}}],"failure":[{"requestRange":{"key":"Zm9v"}}]}`,
 		`/v3/kv/txn {"compare":[{"key":"Zm9v","result":"EQUAL","target":"VERSION","version":"9"}],"failure":[{"requestRange":{"key":"Zm9v"}}]}`,
@@ -51,7 +77,42 @@ func TestGateway(t *testing.T) {
 		`/v3/lease/revoke {"ID":"7"}`,
 		`/v3/kv/lease/leases {}`,
 		`/v3/kv/lease/revoke {"ID":"7"}`,
+		`/v3/lease/grant {"ID":"21","TTL":"1000"}`,
+		`/v3/lease/grant {"ID":"22","TTL":"9000000001"}`,
+		`/v3/lease/keepalive {"ID":"21"}{"ID":"9"} {"ID":21}`,
+		`/v3/lease/keepalive {"ID":"21"}nonsense`,
+		`/v3/lease/keepalive nonsense`,
+		`/v3/lease/keepalive `,
+		`/v3/lock/lock {"name":"bG9jaw==","lease":"21"}`,
+		`/v3/lock/lock {"name":"bG9jaw==","lease":"21"}`,
+		`/v3/lock/lock {"name":"bG9jaw==","lease":"77"}`,
+		`/v3/lock/lock {"name":1}`,
+		`/v3/lock/unlock {"key":"bG9jay8xNQ=="}`,
+		`/v3/lock/unlock {}`,
+		`/v3/election/leader {"name":"ZQ=="}`,
+		`/v3/election/campaign {"name":"ZQ==","value":"djE=","lease":21}`,
+		`/v3/election/campaign {"name":"ZQ==","value":"djE=","lease":"77"}`,
+		`/v3/election/leader {"name":"ZQ=="}`,
+		`/v3/election/proclaim {"value":"djI="}`,
+		`/v3/election/proclaim {"leader":{"key":"ZS8xNQ==","rev":"1"},"value":"djI="}`,
+		`/v3/election/resign {}`,
+		`/v3/election/resign {"leader":{"key":"ZS8xNQ==","rev":"1"}}`,
+		`/v3beta/election/leader {"name":"ZQ=="}`,
+		`/v3/lease/revoke {"ID":"21"}`,
+		`/v3/election/leader {"name":"ZQ=="}`,
 		`/v3/maintenance/alarm {}`,
+		`/v3/maintenance/alarm {"action":"ACTIVATE","memberID":"5","alarm":"NOSPACE"}`,
+		`/v3/kv/put {"key":"Zm9v","value":"YmFy"}`,
+		`/v3/lock/lock {"name":"bG9jaw=="}`,
+		`/v3/maintenance/alarm {"action":"DEACTIVATE","memberID":"5","alarm":"NOSPACE"}`,
+		`/v3/maintenance/transfer-leadership {"targetID":"5"}`,
+		`/v3/maintenance/downgrade {"action":"ENABLE","version":"3"}`,
+		`/v3/maintenance/hash {}`,
+		`/v3/cluster/member/remove {"ID":"5"}`,
+		`/v3/cluster/member/promote {"ID":"5"}`,
+		`/v3/cluster/member/update {"ID":"5","peerURLs":["http://127.0.0.1:1"]}`,
+		`/v3/cluster/member/add {"peerURLs":["nonsense"]}`,
+		`/v3/cluster/member/add {}`,
 		`/v3/maintenance/hashkv {}`,
 		`/v3/maintenance/defragment {}`,
 		`/v3/maintenance/downgrade {"action":"VALIDATE","version":"3.6"}`,
@@ -89,10 +150,36 @@ func TestGateway(t *testing.T) {
 	} {
 		g.ask(r)
 	}
-	for _, method := range []string{"GET", "PUT", "DELETE", "HEAD"} {
-		g.compare(method, "/v3/kv/range", `{"key":"Zm9v"}`, "")
+	big := strings.Repeat("YmFy", 1<<20)
+	g.ask(`/v3/kv/put {"key":"Zm9v","value":"` + big + `"}`)
+	g.ask(`/v3/kv/txn {"success":[{"request_put":{"key":"Zm9v","value":"` + big + `"}}]}`)
+	g.ask(`/v3/kv/put {"nobody":"` + big + `","key":"Zm9v","value":"YmFy"}`)
+	for _, path := range gatewayPaths {
+		for _, method := range []string{"GET", "PUT", "DELETE", "HEAD", "PATCH"} {
+			g.compare(method, path, `{"key":"Zm9v"}`, "")
+		}
+		if path != "/v3/watch" { // which waits on, as what it was asked before counts
+			for _, body := range []string{`{`, `[]`, `"x"`, `{"header":`, `nonsense`} {
+				g.compare("POST", path, body, "")
+			}
+		}
 	}
+	g.ask(`/v3/kv/range {"key":"AA==","range_end":"AA=="}`)
 }
+
+// gatewayPaths are all there are.
+var gatewayPaths = strings.Fields(`
+	/v3/kv/range /v3/kv/put /v3/kv/deleterange /v3/kv/txn /v3/kv/compaction /v3/watch
+	/v3/lease/grant /v3/lease/revoke /v3/lease/keepalive /v3/lease/timetolive /v3/lease/leases
+	/v3/kv/lease/revoke /v3/kv/lease/timetolive /v3/kv/lease/leases
+	/v3/cluster/member/add /v3/cluster/member/remove /v3/cluster/member/update /v3/cluster/member/list /v3/cluster/member/promote
+	/v3/maintenance/alarm /v3/maintenance/status /v3/maintenance/defragment /v3/maintenance/hash /v3/maintenance/hashkv
+	/v3/maintenance/snapshot /v3/maintenance/transfer-leadership /v3/maintenance/downgrade
+	/v3/auth/enable /v3/auth/disable /v3/auth/status /v3/auth/authenticate
+	/v3/auth/user/add /v3/auth/user/get /v3/auth/user/list /v3/auth/user/delete /v3/auth/user/changepw /v3/auth/user/grant /v3/auth/user/revoke
+	/v3/auth/role/add /v3/auth/role/get /v3/auth/role/list /v3/auth/role/delete /v3/auth/role/grant /v3/auth/role/revoke
+	/v3/election/campaign /v3/election/proclaim /v3/election/leader /v3/election/observe /v3/election/resign
+	/v3/lock/lock /v3/lock/unlock`)
 
 // gateway asks both sides.
 type gateway struct {
@@ -119,7 +206,7 @@ func (g *gateway) compare(method, path, body, caller string) {
 		answers = append(answers, g.answer(target.Server.Client, method, path, body, caller))
 	}
 	if answers[0] != answers[1] {
-		g.t.Errorf("%s %s %s as %q:\n etcd  %s\n limpet %s", method, path, body, caller, answers[0], answers[1])
+		g.t.Errorf("%s %s %.300s as %q:\n etcd  %s\n limpet %s", method, path, body, caller, answers[0], answers[1])
 	}
 }
 

@@ -21,7 +21,6 @@ func TestHTTP(t *testing.T) {
 		{Method: "HEAD", Path: "/version"},
 		{Method: "GET", Path: "/"},
 		{Method: "GET", Path: "/nothing/here"},
-		{Method: "GET", Path: "/v2/keys/x"},
 		{Method: "POST", Path: "/nothing"},
 		{Method: "GET", Path: "/metrics/x"},
 		{Method: "GET", Path: "/debug/pprof/"},

@@ -26,6 +26,7 @@ type Server struct {
 	Name    string
 	DataDir string
 	Client  string // host:port
+	Web     string // host:port for clients' HTTP; empty: Client's
 	Peer    string // host:port
 	Initial string // --initial-cluster; empty for a cluster of this member alone
 	Log     *Log
@@ -42,6 +43,12 @@ type Option func(*Server)
 
 // Flags adds flags behind the usual ones, on every start.
 func Flags(flags ...string) Option { return func(s *Server) { s.extra = append(s.extra, flags...) } }
+
+// OwnWeb gives clients' HTTP a port of its own.
+func OwnWeb(s *Server) {
+	s.Web = FreeAddr(s.t)
+	s.extra = append(s.extra, "--listen-client-http-urls="+s.WebURL())
+}
 
 // Env adds variables NAME=value to the child's otherwise inherited environment.
 func Env(vars ...string) Option { return func(s *Server) { s.env = append(s.env, vars...) } }
@@ -100,6 +107,9 @@ func Start(t testing.TB, kind Kind, options ...Option) *Server {
 
 // ClientURL is where clients find the server.
 func (s *Server) ClientURL() string { return "http://" + s.Client }
+
+// WebURL is where clients find the server over HTTP.
+func (s *Server) WebURL() string { return "http://" + cmp.Or(s.Web, s.Client) }
 
 // PeerURL is where other members would find it.
 func (s *Server) PeerURL() string { return "http://" + s.Peer }
@@ -175,7 +185,7 @@ func (s *Server) probe(ctx context.Context) error {
 	if s.Kind == Etcd35 { // with --enable-v2 it has no /readyz
 		path = "/health"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.ClientURL()+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.WebURL()+path, nil)
 	if err != nil {
 		return err
 	}
@@ -184,8 +194,11 @@ func (s *Server) probe(ctx context.Context) error {
 		return err
 	}
 	defer resp.Body.Close()
-	// 503 is an answer too: a restart under a CORRUPT alarm is never "ready" in that sense.
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusServiceUnavailable {
+	switch resp.StatusCode {
+	// 503 is an answer too: a restart under a CORRUPT alarm is never "ready" in that sense; and so is
+	// 421, of a server that does not want to be called by its address.
+	case http.StatusOK, http.StatusServiceUnavailable, http.StatusMisdirectedRequest:
+	default:
 		return fmt.Errorf("%s answered %s", path, resp.Status)
 	}
 	return nil
