@@ -152,7 +152,7 @@ func plainSettings() []setting {
 		text("wal-dir", catMember, "folder for the raft log, on a disk of its own, say; chosen once, at the first start (default: the data directory)", func(c *C) *string { return &c.WALDir }),
 		number("snapshot-count", catMember, "log entries after which the log may be trimmed", func(c *C) *uint64 { return &c.SnapshotCount }),
 		number("max-log-bytes", catMember, "bytes of the raft log on disk; a quarter stays for members that lag", func(c *C) *int64 { return &c.MaxLogBytes }),
-		millis("heartbeat-interval", catMember, "time between heartbeats", func(c *C) *time.Duration { return &c.Heartbeat }),
+		millis("heartbeat-interval", catMember, "compared with --election-timeout, which must be five times as long; heartbeats go out every tenth to fifth of that", func(c *C) *time.Duration { return &c.Heartbeat }),
 		millis("election-timeout", catMember, "time without a leader before an election; one and a half times it is the shortest lease", func(c *C) *time.Duration { return &c.Election }),
 		urls("listen-client-urls", catClients, "URLs to listen on for clients", func(c *C) *[]string { return &c.ListenClientURLs }),
 		urls("listen-client-http-urls", catClients, "URLs to listen on for clients' HTTP; gRPC alone is then served at --listen-client-urls", func(c *C) *[]string { return &c.ListenClientHTTPURLs }),
