@@ -29,40 +29,43 @@ func serverCommand(version string) *cli.Command {
 		Flags:              flags,
 		CustomHelpTemplate: serverHelp(flags),
 		OnUsageError:       usageError,
-		Action: func(c *cli.Context) error {
-			if stray := c.Args().First(); isToken(stray) {
-				return errors.New("a token is no flag: give it with --token-file, or LIMPET_TOKEN")
-			} else if c.Args().Present() {
-				return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
-			}
-			if c.Bool("version") {
-				return printVersion(c.App.Writer, version)
-			}
-			o, err := takeOrders(c, all)
-			if err != nil {
-				return err
-			}
-			cfg := o.cfg
-			cfg.Version, cfg.ShowToken = version, func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
-			log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
-			if err != nil {
-				return err
-			}
-			defer closeLog()
-			quietGRPC(log)
-			for _, n := range o.notes {
-				log.Warn(n.text, n.with...)
-			}
-			if err := cfg.Validate(); err != nil {
-				return err
-			}
-			for {
-				err := runServer(cfg, log)
-				if err == nil || !server.Rejoins(err, cfg, log) {
-					return err
-				}
-			}
-		},
+		Action:             func(c *cli.Context) error { return serve(c, all, version) },
+	}
+}
+
+// serve does what was asked of limpet server.
+func serve(c *cli.Context, all []setting, version string) error {
+	if stray := c.Args().First(); isToken(stray) {
+		return errors.New("a token is no flag: give it with --token-file, or LIMPET_TOKEN")
+	} else if c.Args().Present() {
+		return fmt.Errorf("%q is not a valid flag; see limpet server --help", c.Args().First())
+	}
+	if c.Bool("version") {
+		return printVersion(c.App.Writer, version)
+	}
+	o, err := takeOrders(c, all)
+	if err != nil {
+		return err
+	}
+	cfg := o.cfg
+	cfg.Version, cfg.ShowToken = version, func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
+	log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	quietGRPC(log)
+	for _, n := range o.notes {
+		log.Warn(n.text, n.with...)
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	for {
+		err := runServer(cfg, log)
+		if err == nil || !server.Rejoins(err, cfg, log) {
+			return err
+		}
 	}
 }
 

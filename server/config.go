@@ -158,6 +158,7 @@ func (c *Config) Validate() error {
 		checkURLs("initial-advertise-peer-urls", c.AdvertisePeerURLs, advertised),
 		c.checkTimes(),
 		c.checkCluster(),
+		c.checkEtcdsWays(),
 		c.checkWaysIn(),
 		c.checkPeerScheme(),
 	}
@@ -308,6 +309,23 @@ func (c *Config) resolved(ctx context.Context, urls []string) []string {
 	return out
 }
 
+// checkEtcdsWays makes sure that at most one of etcd's ways is given, in its words.
+func (c *Config) checkEtcdsWays() error {
+	ways := 0
+	for _, given := range []bool{c.InitialCluster != "", c.SRVDomain != "", len(c.DiscoveryEndpoints) > 0} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		return errors.New(`multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`)
+	case (c.DiscoveryToken != "") != (len(c.DiscoveryEndpoints) > 0):
+		return errors.New("both --discovery-token and --discovery-endpoints must be set")
+	}
+	return nil
+}
+
 // checkWaysIn makes sure that at most one way into a cluster is given, and that
 // it can be gone.
 func (c *Config) checkWaysIn() error {
@@ -326,17 +344,7 @@ func (c *Config) checkWaysIn() error {
 	if c.Discover && c.BootstrapExpect <= 1 {
 		ways = append(ways, "--discover")
 	}
-	etcds := 0 // of etcd's ways, of which etcd says it like this
-	for _, given := range []bool{c.InitialCluster != "", c.SRVDomain != "", len(c.DiscoveryEndpoints) > 0} {
-		if given {
-			etcds++
-		}
-	}
 	switch {
-	case etcds > 1:
-		return errors.New(`multiple discovery or bootstrap flags are set. Choose one of "initial-cluster", "discovery-endpoints" or "discovery-srv"`)
-	case (c.DiscoveryToken != "") != (len(c.DiscoveryEndpoints) > 0):
-		return errors.New("both --discovery-token and --discovery-endpoints must be set")
 	case len(ways) > 1 && !slices.Equal(ways, []string{"--join", "--discover"}):
 		return fmt.Errorf("%s name different ways into a cluster; give one", strings.Join(ways, " and "))
 	case c.BootstrapExpect < 0 || c.BootstrapExpect > maxExpect:
