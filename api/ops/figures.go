@@ -38,7 +38,7 @@ func (m *Metrics) gauges() []figure {
 		{"etcd_debugging_mvcc_total_put_size_in_bytes", "The total size of put kv pairs seen by this member.", func() float64 { return float64(m.putBytes.Load()) }},
 		{"etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", func() float64 { return float64(m.walBytes.Load()) }},
 		{"etcd_debugging_auth_revision", "The current revision of auth store.", func() float64 { return float64(src.Node.Rules().Revision()) }},
-		{"etcd_debugging_store_watchers", "Count of currently active v2 watchers.", zero},
+		{"etcd_debugging_store_watchers", "Count of currently active v2 watchers.", func() float64 { return float64(src.Node.V2().Stats().Watchers) }},
 		{"etcd_grpc_proxy_cache_hits_total", "A figure of etcd's proxy.", zero},
 		{"etcd_grpc_proxy_cache_keys_total", "A figure of etcd's proxy.", zero},
 		{"etcd_grpc_proxy_cache_misses_total", "A figure of etcd's proxy.", zero},
@@ -70,7 +70,7 @@ func (m *Metrics) counters() []figure {
 		{"etcd_server_slow_read_indexes_total", "The total number of pending read indexes not in sync with leader's or timed out read index requests.", zero},
 		{"etcd_server_slow_apply_total", "The total number of slow apply requests (likely overloaded from slow disk).", zero},
 		{"etcd_server_heartbeat_send_failures_total", "The total number of leader heartbeat send failures (likely overloaded from slow disk).", zero},
-		{"etcd_debugging_store_expires_total", "Total number of expired v2 keys.", zero},
+		{"etcd_debugging_store_expires_total", "Total number of expired v2 keys.", func() float64 { return float64(src.Node.V2().Stats().Expired) }},
 		{"etcd_debugging_store_watch_requests_total", "Total number of incoming v2 watch requests.", zero},
 		{"etcd_grpc_proxy_events_coalescing_total", "A figure of etcd's proxy.", zero},
 	}
