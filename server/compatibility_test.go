@@ -134,6 +134,35 @@ func TestCompatibilityOfPages(t *testing.T) {
 	}
 }
 
+// v2Path is one in a row about v2, but for where names of keys and members begin.
+var v2Path = regexp.MustCompile(`/v2/[a-z/]+`)
+
+// Every path of v2 that has a row is one of v2's, and none is where v2 is off.
+func TestCompatibilityOfV2(t *testing.T) {
+	on := start(t, newConfig(t))
+	cfg := newConfig(t)
+	cfg.V2 = false
+	off := start(t, cfg)
+	const nowhere = "404 page not found\n"
+	asked := 0
+	for name := range compatibility(t, "v2 API") {
+		path := v2Path.FindString(name)
+		if path == "" {
+			continue
+		}
+		asked++
+		if code, body := httpGet(t, on.cfg.ListenClientURLs[0]+path); body == nowhere {
+			t.Errorf("%s: got %d %q", path, code, body)
+		}
+		if code, body := httpGet(t, off.cfg.ListenClientURLs[0]+path); body != nowhere {
+			t.Errorf("%s without v2: got %d %q, want %q", path, code, body, nowhere)
+		}
+	}
+	if asked < 10 {
+		t.Errorf("%d rows have a path, want those of keys, members, machines, stats and auth", asked)
+	}
+}
+
 // Every metric of etcd's names has a row, and every row its metric. Go's
 // collectors and limpet's own have one for all.
 func TestCompatibilityOfMetrics(t *testing.T) {
