@@ -32,6 +32,7 @@ func TestPrecedence(t *testing.T) {
 		{"an empty one hides none", map[string]string{"ETCD_NAME": "etcd", "LIMPET_NAME": ""}, nil, "etcd"},
 		{"a flag over both", map[string]string{"ETCD_NAME": "etcd", "LIMPET_NAME": "limpet"}, []string{"--name", "flag"}, "flag"},
 		{"a flag over one", map[string]string{"ETCD_NAME": "etcd"}, []string{"--name=flag"}, "flag"},
+		{"the last of two", nil, []string{"--name=first", "--name", "last"}, "last"},
 		{"one dash does", nil, []string{"-name", "flag"}, "flag"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

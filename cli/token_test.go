@@ -62,6 +62,7 @@ func TestHideSecrets(t *testing.T) {
 func TestHidePasswords(t *testing.T) {
 	for line, want := range map[string]string{
 		"limpet status --user root:secret": "limpet status --user root:xxxxxx", "limpet etcdctl --user=root:secret get a": "limpet etcdctl --user=root:xxxxxx get a",
+		"etcd --discovery-user root:secret": "etcd --discovery-user root:xxxxxx", "limpet server --discovery-password=secret": "limpet server --discovery-password=xxxxxx",
 		"limpet member list --user root": "limpet member list --user root", "limpet status --endpoints a:1": "limpet status --endpoints a:1",
 	} {
 		var args []string
