@@ -26,8 +26,6 @@ func TestBodies(t *testing.T) {
 		send string
 		half bool // the client closes its side
 	}{
-		{"a huge form", post(len(long)*100, "value="+long+long[:1024]), false},
-		{"an endless form", "PUT /v2/keys/body HTTP/1.1\r\nHost: x\r\nContent-Type: " + form + "\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks("value="+long+long[:1<<20]), false},
 		{"a form that breaks off", post(100, "value=half"), true},
 		{"chunks that break off", "PUT /v2/keys/body HTTP/1.1\r\nHost: x\r\nContent-Type: " + form + "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nvalue\r\n", true},
 		{"chunks that are none", "PUT /v2/keys/body HTTP/1.1\r\nHost: x\r\nContent-Type: " + form + "\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", false},
@@ -50,6 +48,19 @@ func TestBodies(t *testing.T) {
 			b.ask("GET /keys/body")
 			b.ask("GET /keys?recursive=true")
 		})
+	}
+	// limpet hangs up as soon as a form is larger than any it would take, etcd after 10 MiB.
+	for _, send := range []string{
+		post(len(long)*100, "value="+long+long[:1024]),
+		"PUT /v2/keys/huge HTTP/1.1\r\nHost: x\r\nContent-Type: " + form + "\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks("value="+long+long[:1<<20]),
+	} {
+		step := side.Bytes{Name: "a form without an end", Send: []byte(send), Patience: silence}
+		b.each(func(_ int, at *side.Target) {
+			if a := step.Run(b.t.Context(), at); a.Fields["connection open"] == "true" {
+				t.Errorf("%s waits for more after %d bytes of a form", at.Label, len(send))
+			}
+		})
+		b.ask("GET /keys?recursive=true")
 	}
 }
 

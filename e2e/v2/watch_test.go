@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +101,7 @@ func TestWatch(t *testing.T) {
 		{"from an index on", watchSince},
 		{"many at once", watchMany},
 		{"history", watchHistory},
+		{"clients that hang up", watchGone},
 	} {
 		t.Run(story.name, func(t *testing.T) { story.tell(b.on(t)) })
 	}
@@ -325,5 +327,33 @@ func watchHistory(b *beside) {
 		w := b.wait(fmt.Sprintf("GET /keys/filled?recursive=true&wait=true&waitIndex=%d", index))
 		w.next()
 		w.ends()
+	}
+}
+
+// watchGone: a watcher ends with its client.
+func watchGone(b *beside) {
+	none := func(at *side.Target) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if a := parse("GET /stats/store").send(ctx, at); !strings.Contains(a.body, `"watchers":0}`) {
+				return fmt.Errorf("%s", a)
+			}
+			return nil
+		}
+	}
+	var all []*waiting
+	for n := range 30 {
+		all = append(all, b.wait(fmt.Sprintf("GET /keys/gone/%d?wait=true&stream=%v&recursive=%v", n, n%2 == 0, n%3 == 0)))
+	}
+	for _, at := range b.targets() {
+		a := parse("GET /stats/store").send(b.t.Context(), at)
+		if strings.Contains(a.body, `"watchers":0`) {
+			b.t.Errorf("%s has no watchers while there are 30: %s", at.Label, a)
+		}
+	}
+	for _, w := range all {
+		w.close()
+	}
+	for _, at := range b.targets() {
+		await(b.t, at.Label+" has no watchers any more", none(at))
 	}
 }
