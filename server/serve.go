@@ -125,7 +125,7 @@ func (s *Server) addFace(early http.Handler, real func() http.Handler) http.Hand
 
 // serveGRPC begins to serve gRPC, and reports whether it had not begun.
 func (s *Server) serveGRPC() (begins bool) {
-	s.grpcOnce.Do(func() { begins = true; s.startGRPC() })
+	s.grpcOnce.Do(func() { begins = true; s.startGRPC(); close(s.opened) })
 	return begins
 }
 

@@ -78,6 +78,7 @@ type Server struct {
 	ending  sync.RWMutex  // held for writing while ended is closed
 	ended   chan struct{} // closed when Stop begins
 	serving chan struct{} // closed once the member serves clients
+	opened  chan struct{} // closed once it serves any, of what needs no leader at least
 	news    chan struct{} // holds one: gossip has changed
 
 	stopOnce sync.Once
@@ -89,7 +90,7 @@ type Server struct {
 func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: log, metrics: ops.NewMetrics(), failed: make(chan error, 4),
-		built: make(chan struct{}), ended: make(chan struct{}), serving: make(chan struct{}), news: make(chan struct{}, 1),
+		built: make(chan struct{}), ended: make(chan struct{}), serving: make(chan struct{}), opened: make(chan struct{}), news: make(chan struct{}, 1),
 	}
 	stages := []func(context.Context) error{
 		s.forceNewCluster,

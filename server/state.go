@@ -165,7 +165,7 @@ func (s *Server) build() error {
 // v2Face is etcd's v2 API.
 func (s *Server) v2Face() *v2.Face {
 	return v2.New(v2.Config{
-		ClusterID: s.clusterID, Node: s.node, Caller: s.api.BasicCaller, Timeout: s.api.RequestTimeout(),
+		ClusterID: s.clusterID, Node: s.node, Caller: s.api.BasicCaller, Timeout: s.api.RequestTimeout(), Serving: s.opened,
 		API: s.api, Hash: s.desk.Passwords.Hash, Started: time.Now(), Logger: s.log,
 	})
 }

@@ -29,6 +29,9 @@ type Config struct {
 	// Caller finds out who sends r; nobody if r does not say, which is no error.
 	Caller  func(r *http.Request) (auth.Caller, error)
 	Timeout time.Duration // after which a request is given up
+	// Serving is closed once this member serves clients: before, it may know less
+	// than it has told before it was restarted.
+	Serving <-chan struct{}
 
 	API *api.Server // changes the members, and knows the quota
 	// Hash hashes a password, for somebody at host, as etcd's v3 requests carry it.
@@ -65,12 +68,34 @@ func New(cfg Config) *Face {
 // Beside serves the paths of the v2 API, and everything else by other.
 func (f *Face) Beside(other http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, path) {
+		switch {
+		case !strings.HasPrefix(r.URL.Path, path):
+			other.ServeHTTP(w, r)
+		case f.awaitServing(r):
 			f.mux.ServeHTTP(w, r)
-			return
+		default:
+			writeMessage(w, http.StatusServiceUnavailable, "this member does not serve clients yet: ask again, or another one")
 		}
-		other.ServeHTTP(w, r)
 	})
+}
+
+// awaitServing reports whether this member serves clients by the time at which r
+// is given up.
+func (f *Face) awaitServing(r *http.Request) bool {
+	select {
+	case <-f.cfg.Serving:
+		return true
+	default:
+	}
+	timer := time.NewTimer(f.cfg.Timeout)
+	defer timer.Stop()
+	select {
+	case <-f.cfg.Serving:
+		return true
+	case <-timer.C:
+	case <-r.Context().Done():
+	}
+	return false
 }
 
 // allow reports whether r has one of the methods, and answers it if not (etcd

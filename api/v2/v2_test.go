@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"limpet/v2tree"
 )
@@ -30,12 +31,48 @@ func TestErrorsAreEtcds(t *testing.T) {
 }
 
 func TestOtherPathsAreLeftAlone(t *testing.T) {
-	h := New(Config{}).Beside(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	h := New(Config{Serving: open()}).Beside(teapot)
 	for path, want := range map[string]int{"/": 418, "/v2": 418, "/v3/kv/put": 418, "/v2/": 404, "/v2/nothing": 404} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if w.Code != want {
 			t.Errorf("%s: status %d, want %d", path, w.Code, want)
 		}
+	}
+}
+
+var teapot = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+
+func open() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// A member that does not serve yet is waited for, but not for ever; its other
+// pages are there.
+func TestWhatComesTooEarlyWaits(t *testing.T) {
+	serving := make(chan struct{})
+	early := func(timeout time.Duration, path string) <-chan int {
+		h := New(Config{Serving: serving, Timeout: timeout}).Beside(teapot)
+		status := make(chan int, 1)
+		// Owner: the test; ends with the answer.
+		go func() {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			status <- w.Code
+		}()
+		return status
+	}
+	if got := <-early(time.Millisecond, "/v2/nothing"); got != http.StatusServiceUnavailable {
+		t.Errorf("given up: status %d, want 503", got)
+	}
+	if got := <-early(time.Hour, "/health"); got != http.StatusTeapot {
+		t.Errorf("another page: status %d, want 418", got)
+	}
+	waits := early(time.Hour, "/v2/nothing")
+	close(serving)
+	if got := <-waits; got != http.StatusNotFound {
+		t.Errorf("once it serves: status %d, want 404", got)
 	}
 }
