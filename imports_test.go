@@ -68,7 +68,7 @@ var onlyIn = []struct {
 	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway", "api/recipepb"}},
 }
 
-// neverIn says what a package must not import. txn and auth are pure: the
+// neverIn says what a package must not import. txn, v2tree and auth are pure: the
 // meaning of a command depends on state and command alone (I4). auth has a lock
 // for what it has worked out before.
 var neverIn = map[string][]string{
