@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/reflection"
 
 	"limpet/api/ops"
 )
@@ -62,7 +61,7 @@ func (s *Server) buildGRPC() {
 	h := health.NewServer()
 	h.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, h)
-	reflection.Register(s.grpc)
+	registerReflection(s.grpc)
 	counted.InitializeMetrics(s.grpc)
 }
 
