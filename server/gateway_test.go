@@ -9,10 +9,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
+
+// busy is a deadline that a busy machine keeps, too.
+func busy() time.Time { return time.Now().Add(30 * time.Second) }
 
 // webSocket opens one, with headers as "Name: value"; code is the answer's where
 // there is none.
@@ -31,7 +35,7 @@ func (m *member) webSocket(path string, headers ...string) (conn *websocket.Conn
 		return nil, resp.StatusCode
 	}
 	m.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetReadDeadline(soon())
+	_ = conn.SetReadDeadline(busy())
 	return conn, resp.StatusCode
 }
 
@@ -225,7 +229,7 @@ func (m *member) raw(say string) (net.Conn, *bufio.Reader) {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(soon())
+	_ = conn.SetDeadline(busy())
 	if _, err := io.WriteString(conn, say); err != nil {
 		m.t.Fatal(err)
 	}
@@ -321,7 +325,7 @@ func (m *member) rawMayEnd(say string) (net.Conn, error) {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(soon())
+	_ = conn.SetDeadline(busy())
 	_, err = io.WriteString(conn, say)
 	return conn, err
 }
