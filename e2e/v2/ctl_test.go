@@ -32,7 +32,7 @@ func (p printed) String() string {
 // run asks one member. Its lines are sorted if they are about members, which come by their IDs.
 func (c ctl) run(t *testing.T, at *side.Target) printed {
 	t.Helper()
-	args := []string{"--endpoints=" + at.Server.ClientURL()}
+	args := []string{"--endpoints=" + at.Server.ClientURL(), "--total-timeout=20s"} // 5 s are little on a busy machine
 	for _, arg := range words(c.args) {
 		for n := 1; n <= maxMembers; n++ {
 			arg = strings.ReplaceAll(arg, memberID(n), fmt.Sprintf("%x", at.Names.RealID(side.MemberID(n))))
@@ -124,10 +124,19 @@ func TestCtl(t *testing.T) {
 	t.Run("health", func(t *testing.T) { ctlHealth(b.on(t)) })
 }
 
+// settleAll waits for all members: etcdctl asks any of those that a list of members names.
+func (b *beside) settleAll() {
+	b.t.Helper()
+	for n := 1; n <= 3; n++ {
+		b.member(n).settle()
+	}
+}
+
 func (b *beside) ctlScript(text string) {
 	b.t.Helper()
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" {
+			b.settleAll()
 			b.ctl(line)
 		}
 	}
@@ -346,6 +355,7 @@ func ctlMembers(b *beside) {
 		"member remove",
 		"member list",
 	} {
+		b.settleAll()
 		b.ctl(line)
 	}
 }

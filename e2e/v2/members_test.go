@@ -183,7 +183,7 @@ func everywhere(b *beside) {
 		next.ask(fmt.Sprintf("DELETE /keys/from/%d?prevValue=%d", n, n))
 	}
 	b.member(3).ask("PUT /keys/from/ttl value=1&ttl=1")
-	w := b.member(2).wait(fmt.Sprintf("GET /keys/from?wait=true&recursive=true&waitIndex=%d", b.now()+1))
+	w := b.member(2).wait(fmt.Sprintf("GET /keys/from?wait=true&recursive=true&waitIndex=%d", b.member(2).now()+1))
 	w.next()
 	w.ends()
 	b.member(1).agree("GET /keys/from/ttl", http.StatusNotFound)
