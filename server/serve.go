@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"math"
 	"net"
@@ -143,7 +145,7 @@ func (s *Server) serveHTTP(l net.Listener, h http.Handler) {
 		ReadHeaderTimeout: helloTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog:          log.New(httpLog{s.log}, "", 0),
 	}
 	s.http = append(s.http, srv)
 	// Owner: Server; ends when Stop closes srv.
@@ -152,4 +154,18 @@ func (s *Server) serveHTTP(l net.Listener, h http.Handler) {
 			s.broken(fmt.Errorf("serve HTTP: %w", err))
 		}
 	})
+}
+
+// httpLog takes what net/http has to say: mostly what clients do wrong, which is
+// for debugging. A handler that panics is our fault.
+type httpLog struct{ log *slog.Logger }
+
+// Write implements io.Writer.
+func (l httpLog) Write(line []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.HasPrefix(line, []byte("http: panic")) {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }

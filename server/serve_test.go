@@ -1,7 +1,9 @@
 package server
 
 import (
+	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"testing"
 )
@@ -45,4 +47,24 @@ func TestDebugIsForThisMachine(t *testing.T) {
 			t.Errorf("%s from loopback: got %d, want 200: %s", path, code, body)
 		}
 	}
+}
+
+// A handler that panics is an error in the log, at any level.
+func TestPanicsAreTold(t *testing.T) {
+	said := new(syncBuffer)
+	s := &Server{log: slog.New(slog.NewTextHandler(said, nil))}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serveHTTP(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a mistake") }))
+	if resp, err := http.Get("http://" + l.Addr().String()); err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("a handler that panics answers %s", resp.Status)
+	}
+	if err := s.http[0].Close(); err != nil {
+		t.Error(err)
+	}
+	s.wg.Wait()
+	eventually(t, "the log to tell", func() bool { return said.has("level=ERROR") && said.has("a mistake") })
 }
