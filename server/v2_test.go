@@ -335,7 +335,9 @@ func TestV2KeysOfUsers(t *testing.T) {
 		{as("ann:wrong"), "GET keys/app/x", 401}, {as("nobody:a"), "GET keys/app/x", 401},
 		{as("ann:a"), "GET keys/app/x", 200}, {as("ann:a"), "GET keys/app/x?quorum=true", 200}, {as("ann:a"), "PUT keys/app/x value=2", 200},
 		{as("ann:a"), "GET keys/app/?recursive=true", 200}, {as("ann:a"), "GET keys/app/?wait=true&recursive=true&waitIndex=4", 200},
-		{as("ann:a"), "GET keys/app?recursive=true", 401}, {as("ann:a"), "DELETE keys/app/?recursive=true", 401},
+		{as("ann:a"), "GET keys/app?recursive=true", 401}, {as("ann:a"), "DELETE keys/app?recursive=true", 401},
+		{as("ann:a"), "POST keys/app value=1", 401}, {as("ann:a"), "POST keys/app/ value=1", 201},
+		{as("ann:a"), "DELETE keys/other/?recursive=true", 401}, {as("ann:a"), "POST keys/other/ value=1", 401}, {as("ann:a"), "PUT keys/app/ value=1", 401},
 		{as("ann:a"), "GET keys/other", 401}, {as("ann:a"), "GET keys/other/", 401}, {as("ann:a"), "PUT keys/other value=2", 401}, {as("ann:a"), "GET keys?recursive=true", 401},
 		{as("ann:a"), "GET keys/app/none", 404}, {as("root:r"), "GET keys?recursive=true", 200}, {as("root:r"), "DELETE keys/other", 200},
 	} {
@@ -346,12 +348,15 @@ func TestV2KeysOfUsers(t *testing.T) {
 	}
 	// A file where there was a directory is no part of what may be read below it.
 	watch := as("ann:a").events("keys/app/?wait=true&stream=true")
-	as("root:r").do("DELETE keys/app?recursive=true")
+	as("ann:a").do("DELETE keys/app/?recursive=true")
 	as("root:r").do("PUT keys/app value=secret")
+	if got := as("ann:a").do("DELETE keys/app/?recursive=true"); got.String() != no {
+		t.Errorf("the file is removed for who may remove what is in a directory: %s", got)
+	}
 	as("root:r").do("PUT keys/app dir=true")
 	as("root:r").do("DELETE keys/app?dir=true")
-	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":8,"createdIndex":4},"prevNode":{"key":"/app","dir":true,"modifiedIndex":4,"createdIndex":4}}`)
-	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":11,"createdIndex":10},"prevNode":{"key":"/app","dir":true,"modifiedIndex":10,"createdIndex":10}}`)
+	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":9,"createdIndex":4},"prevNode":{"key":"/app","dir":true,"modifiedIndex":4,"createdIndex":4}}`)
+	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":12,"createdIndex":11},"prevNode":{"key":"/app","dir":true,"modifiedIndex":11,"createdIndex":11}}`)
 }
 
 // Without space nothing is added, and what is there can be removed.

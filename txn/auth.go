@@ -48,7 +48,7 @@ func Permit(rules *auth.Rules, c auth.Caller, cmd Command, store *sqlstore.Store
 	case *pb.LeaseRevokeRequest:
 		return rules.Lease(c, keys(q.ID))
 	case *v2tree.Request:
-		return rules.V2(c, q.Path, q.Recursive, true)
+		return rules.V2(c, q.Key(), q.Recursive, true)
 	case *pb.AuthEnableRequest, *pb.AuthDisableRequest,
 		*pb.AuthUserAddRequest, *pb.AuthUserDeleteRequest, *pb.AuthUserChangePasswordRequest,
 		*pb.AuthUserGrantRoleRequest, *pb.AuthUserRevokeRoleRequest,

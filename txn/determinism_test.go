@@ -142,7 +142,7 @@ func randomV2(r *rand.Rand, i int64) Command {
 	}
 	q := &v2tree.Request{
 		Op: v2tree.Op(1 + r.IntN(int(v2tree.DeleteIf))), Path: []string{"/a", "/a/b", "/c\x00\xff", "/c\x00\xff/d", "/_e"}[r.IntN(5)],
-		Value: []string{"v", "", "\xff\x00"}[r.IntN(3)], Dir: r.IntN(4) == 0, Recursive: r.IntN(4) == 0, Refresh: r.IntN(6) == 0, Time: i,
+		Value: []string{"v", "", "\xff\x00"}[r.IntN(3)], Dir: r.IntN(4) == 0, Recursive: r.IntN(4) == 0, Refresh: r.IntN(6) == 0, Below: r.IntN(6) == 0, Time: i,
 	}
 	if r.IntN(3) == 0 {
 		q.Expires = i + r.Int64N(50)

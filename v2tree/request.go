@@ -37,6 +37,7 @@ type Request struct {
 	Dir       bool // Path is to be a directory, or may be one
 	Recursive bool // with all that is below
 	Refresh   bool // keep the value, tell no watcher
+	Below     bool // the caller may change what is below Path, and is not known to be allowed Path itself
 	PrevValue string
 	PrevIndex uint64
 	Expires   int64 // 0: never
@@ -46,6 +47,21 @@ type Request struct {
 // Expire removes what expires up to Now, by the leader's clock.
 type Expire struct {
 	Now int64 `json:"now"`
+}
+
+// CanBeBelow reports whether r can be for what is below Path alone: a key in a
+// directory, or the directory with all that is in it.
+func (r *Request) CanBeBelow() bool {
+	return r.Op == CreateInOrder || r.Op == Delete && (r.Dir || r.Recursive)
+}
+
+// Key is what the caller has to be allowed to write; all below it, too, if r is
+// recursive.
+func (r *Request) Key() string {
+	if r.Below && r.CanBeBelow() && r.Path != "/" {
+		return r.Path + "/"
+	}
+	return r.Path
 }
 
 // Adds reports whether r leaves more in the tree than there was.
@@ -72,7 +88,8 @@ const (
 	flagDir       = 1
 	flagRecursive = 2
 	flagRefresh   = 4
-	allFlags      = 7
+	flagBelow     = 8
+	allFlags      = 15
 )
 
 var errRequest = errors.New("v2tree: a request that cannot be read")
@@ -80,7 +97,7 @@ var errRequest = errors.New("v2tree: a request that cannot be read")
 // AppendBinary implements encoding.BinaryAppender:
 //
 //	byte      operation
-//	byte      flags: 1 directory, 2 recursive, 4 refresh
+//	byte      flags: 1 directory, 2 recursive, 4 refresh, 8 below
 //	varint    time
 //	varint    expiration
 //	uvarint   index to compare with
@@ -90,7 +107,7 @@ var errRequest = errors.New("v2tree: a request that cannot be read")
 //	bytes     the value to compare with
 //	bytes     the value
 func (r *Request) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, byte(r.Op), flag(r.Dir, flagDir)|flag(r.Recursive, flagRecursive)|flag(r.Refresh, flagRefresh))
+	b = append(b, byte(r.Op), flag(r.Dir, flagDir)|flag(r.Recursive, flagRecursive)|flag(r.Refresh, flagRefresh)|flag(r.Below, flagBelow))
 	b = binary.AppendVarint(b, r.Time)
 	b = binary.AppendVarint(b, r.Expires)
 	b = binary.AppendUvarint(b, r.PrevIndex)
@@ -108,7 +125,10 @@ func (r *Request) UnmarshalBinary(data []byte) error {
 		return errRequest
 	}
 	flags := data[1]
-	*r = Request{Op: Op(data[0]), Dir: flags&flagDir != 0, Recursive: flags&flagRecursive != 0, Refresh: flags&flagRefresh != 0}
+	*r = Request{
+		Op: Op(data[0]), Dir: flags&flagDir != 0, Recursive: flags&flagRecursive != 0,
+		Refresh: flags&flagRefresh != 0, Below: flags&flagBelow != 0,
+	}
 	d := decoder{data: data[2:]}
 	r.Time, r.Expires, r.PrevIndex = d.varint(), d.varint(), d.uvarint()
 	r.Path, r.PrevValue = d.text(), d.text()

@@ -147,7 +147,7 @@ func (sc *script) next() string {
 
 var ops = map[string]Op{"set": Set, "create": Create, "post": CreateInOrder, "update": Update, "swap": Swap, "delete": Delete, "deleteif": DeleteIf}
 
-// request reads OP PATH [VALUE] [dir] [recursive] [refresh] [was=VALUE] [at=INDEX]
+// request reads OP PATH [VALUE] [dir] [recursive] [refresh] [below] [was=VALUE] [at=INDEX]
 // [expires=TIME] [time=TIME].
 func (sc *script) request(line string) *Request {
 	words := strings.Fields(line)
@@ -165,6 +165,8 @@ func (sc *script) request(line string) *Request {
 			r.Recursive = true
 		case "refresh":
 			r.Refresh = true
+		case "below":
+			r.Below = true
 		case "was":
 			r.PrevValue = arg
 		case "at":

@@ -219,6 +219,8 @@ func (t *Tree) remove(r *Request) (*Event, *Error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case !n.Dir && r.Below:
+		return nil, NewError(Unauthorized, "Insufficient credentials", 0) // it is no directory, so not the caller's
 	case n.Dir && !r.Dir && !r.Recursive:
 		return t.fail(NotFile, r.Path)
 	case n.Dir && !r.Recursive && !t.now.empty(r.Path):

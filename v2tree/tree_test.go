@@ -19,7 +19,7 @@ func randomRequest(r *rand.Rand, i int64) *Request {
 	}
 	q := &Request{
 		Op: Op(1 + r.IntN(int(DeleteIf))), Path: path, Value: []string{"", "v", "w", "\xff<&>"}[r.IntN(4)], Time: 1000 + i,
-		Dir: r.IntN(3) == 0, Recursive: r.IntN(3) == 0, Refresh: r.IntN(6) == 0,
+		Dir: r.IntN(3) == 0, Recursive: r.IntN(3) == 0, Refresh: r.IntN(6) == 0, Below: r.IntN(6) == 0,
 	}
 	switch r.IntN(4) {
 	case 0:
@@ -233,7 +233,7 @@ func TestRequestsSurviveEncoding(t *testing.T) {
 
 func TestRequestsThatCannotBeRead(t *testing.T) {
 	for _, data := range []string{
-		"", "\x01", "\x00\x00\x00\x00\x00\x01/\x00", "\x08\x00\x00\x00\x00\x01/\x00", "\x01\x08\x00\x00\x00\x01/\x00", "\x01\x00\x00\x00\x00\x01a\x00",
+		"", "\x01", "\x00\x00\x00\x00\x00\x01/\x00", "\x08\x00\x00\x00\x00\x01/\x00", "\x01\x10\x00\x00\x00\x01/\x00", "\x01\x00\x00\x00\x00\x01a\x00",
 		"\x01\x00\x00\x00\x00\x05/a\x00", "\x01\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01/", "\x01\x00\x00\x00\x00\x01/\x05abc",
 	} {
 		if err := new(Request).UnmarshalBinary([]byte(data)); err == nil {

@@ -114,7 +114,7 @@ func (f *Face) stamp(w http.ResponseWriter, index uint64) {
 
 // change answers with what was changed.
 func (f *Face) change(w http.ResponseWriter, r *http.Request, a *ask) {
-	e, err := f.agree(r, a.change)
+	e, err := f.agree(r, a.change, a.slash)
 	if err != nil {
 		f.refuse(w, err)
 		return
@@ -133,11 +133,11 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, a *ask) {
 
 // agree has the cluster make a change as the one who sends r; once more if the
 // rules have changed on the way.
-func (f *Face) agree(r *http.Request, q *v2tree.Request) (*v2tree.Event, error) {
+func (f *Face) agree(r *http.Request, q *v2tree.Request, slash bool) (*v2tree.Event, error) {
 	ctx, cancel := f.patience(r)
 	defer cancel()
 	for again := false; ; again = true {
-		c, err := f.mayWrite(ctx, r, q)
+		c, err := f.mayWrite(ctx, r, q, slash)
 		if err == nil {
 			err = f.cfg.API.CheckQuota(ctx, q)
 		}
@@ -160,13 +160,20 @@ func (f *Face) agree(r *http.Request, q *v2tree.Request) (*v2tree.Event, error) 
 
 // mayWrite finds out who sends r, and refuses at once what that one may not do.
 // This member may not have heard of a change of the rules: then it looks again.
-func (f *Face) mayWrite(ctx context.Context, r *http.Request, q *v2tree.Request) (auth.Caller, error) {
+// With a slash at its end a directory is asked for as what is in it, as in mayRead.
+func (f *Face) mayWrite(ctx context.Context, r *http.Request, q *v2tree.Request, slash bool) (auth.Caller, error) {
 	for fresh := false; ; fresh = true {
 		c, err := f.cfg.Caller(r)
 		if err != nil {
 			return c, err
 		}
-		denied := f.cfg.Node.Rules().V2(c, q.Path, q.Recursive, true)
+		rules := f.cfg.Node.Rules()
+		q.Below = false
+		denied := rules.V2(c, q.Key(), q.Recursive, true)
+		if denied != nil && slash && q.CanBeBelow() {
+			q.Below = true
+			denied = rules.V2(c, q.Key(), q.Recursive, true)
+		}
 		if denied == nil || fresh {
 			return c, denied
 		}
