@@ -359,6 +359,47 @@ func TestV2KeysOfUsers(t *testing.T) {
 	wantLine(t, watch, `{"action":"delete","node":{"key":"/app","dir":true,"modifiedIndex":12,"createdIndex":11},"prevNode":{"key":"/app","dir":true,"modifiedIndex":11,"createdIndex":11}}`)
 }
 
+// A stream ends with what its client may hear, or with the client's name.
+func TestV2StreamsEndWithTheRight(t *testing.T) {
+	cfg := newConfig(t)
+	cfg.Login.Cost = 4
+	m := start(t, cfg)
+	v := m.v2()
+	as := func(user string) v2Client {
+		return v2Client{t, strings.Replace(v.base, "http://", "http://"+user+"@", 1)}
+	}
+	put := func(path, body string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, as("root:r").base+"/v2/auth/"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil || resp.StatusCode >= 300 {
+			t.Fatalf("PUT auth/%s: %v, %v", path, resp, err)
+		}
+		_ = resp.Body.Close()
+	}
+	put("users/root", `{"user":"root","password":"r"}`)
+	put("roles/app", `{"role":"app","permissions":{"kv":{"read":["/app/*"],"write":[]}}}`)
+	put("users/ann", `{"user":"ann","password":"a","roles":["app"]}`)
+	put("users/bob", `{"user":"bob","password":"b","roles":["app"]}`)
+	put("enable", "")
+	put("roles/guest", `{"role":"guest","revoke":{"kv":{"read":["/*"],"write":["/*"]}}}`)
+	ann, bob := as("ann:a").events("keys/app/?recursive=true&wait=true&stream=true"), as("bob:b").events("keys/app/?recursive=true&wait=true&stream=true")
+	as("root:r").do("PUT keys/app/x value=1")
+	const first = `{"action":"set","node":{"key":"/app/x","value":"1","modifiedIndex":4,"createdIndex":4}}`
+	wantLine(t, ann, first)
+	wantLine(t, bob, first)
+	put("users/bob", `{"user":"bob","password":"other"}`)
+	as("root:r").do("PUT keys/app/x value=2")
+	wantLine(t, ann, `{"action":"set","node":{"key":"/app/x","value":"2","modifiedIndex":5,"createdIndex":5},"prevNode":{"key":"/app/x","value":"1","modifiedIndex":4,"createdIndex":4}}`)
+	wantLine(t, bob, "")
+	put("users/ann", `{"user":"ann","revoke":["app"]}`)
+	as("root:r").do("PUT keys/app/x value=3")
+	wantLine(t, ann, "")
+}
+
 // Without space nothing is added, and what is there can be removed.
 func TestV2WithoutSpace(t *testing.T) {
 	m := start(t, newConfig(t))

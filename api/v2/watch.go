@@ -9,8 +9,10 @@ import (
 
 // watch answers with the next event, or with all that come. It ends when the
 // client does, or when a stream was left so far behind that events are not known
-// any more; then the client asks again, and is told.
+// any more; then the client asks again, and is told. It ends, too, when the client
+// may not hear of it any more, where etcd goes on.
 func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
+	rules := f.cfg.Node.Rules().Revision()
 	n, _ := f.cfg.Node.V2().View().Get(a.path) // a watch waits for what is not there, too
 	if err := f.mayRead(r, a, n); err != nil {
 		f.refuse(w, err)
@@ -29,9 +31,16 @@ func (f *Face) watch(w http.ResponseWriter, r *http.Request, a *ask) {
 	_ = control.Flush() // the client learns that it is heard; a network that is gone ends r
 	for {
 		e, err := watcher.Next(r.Context())
-		switch {
-		case err != nil:
+		if err != nil {
 			return
+		}
+		if now := f.cfg.Node.Rules().Revision(); now != rules {
+			rules = now
+			if f.mayRead(r, a, n) != nil {
+				return
+			}
+		}
+		switch {
 		case a.slash && e.Key == a.path && f.mayRead(r, a, fileOf(e)) != nil:
 			continue // there is, or was, a file where the caller may read a directory
 		case json.NewEncoder(w).Encode(eventOnWire(e)) != nil || !a.stream:

@@ -151,6 +151,8 @@ var users = []struct{ name, script string }{
 		ann:new AS PUT /keys/app/x value=ann
 		ann:new AS PUT /keys/app/x?prevValue=ann value=ann2
 		ann:new AS POST /keys/app/queue value=ann
+		ann:new AS POST /keys/app value=ann
+		ann:new AS POST /keys/app/ value=ann
 		ann:new AS GET /keys/app/?recursive=true&sorted=true
 		ann:new AS GET /keys/app/deep?recursive=true
 		ann:new AS DELETE /keys/app/queue?recursive=true
