@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +32,21 @@ func newJSON(maxBytes int) *jsonForm {
 		}},
 		maxBytes: maxBytes * jsonPerByte,
 	}
+}
+
+// Marshal implements runtime.Marshaler. protobuf's JSON has spaces in one build of
+// a program and none in the next; here there are never any, so that scripts which
+// look for text find it.
+func (f *jsonForm) Marshal(v any) ([]byte, error) {
+	data, err := f.HTTPBodyMarshaler.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var plain bytes.Buffer
+	if err := json.Compact(&plain, data); err != nil {
+		return nil, err
+	}
+	return plain.Bytes(), nil
 }
 
 // NewDecoder implements runtime.Marshaler.
