@@ -306,7 +306,7 @@ func TestWaitForALeader(t *testing.T) {
 // The side without a quorum neither takes writes nor confirms reads, whoever
 // led before.
 func TestMinority(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.ProposeTimeout = 500 * time.Millisecond })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.ProposeTimeout = 5 * time.Second })
 	old := c.leader()
 	old.put("k", "1")
 	c.cut(old.id)
