@@ -26,7 +26,7 @@ func serverCommand(version string) *cli.Command {
 	return &cli.Command{
 		Name:               "server",
 		Usage:              "run a member",
-		Flags:              flags,
+		Flags:              named(flags),
 		CustomHelpTemplate: serverHelp(flags),
 		OnUsageError:       usageError,
 		Action:             func(c *cli.Context) error { return serve(c, all, version) },
