@@ -115,6 +115,8 @@ func flattenSections(values map[string]any) error {
 
 func defaultText(f cli.Flag) string {
 	switch f := f.(type) {
+	case *cli.GenericFlag:
+		return ""
 	case *cli.StringFlag:
 		return f.Value
 	case *cli.Int64Flag:

@@ -143,10 +143,27 @@ func idleOld() []setting {
 		"cluster-active-size", "cluster-remove-delay", "cluster-sync-interval", "config", "force", "max-result-buffer", "max-retry-attempts",
 		"peer-heartbeat-interval", "peer-election-timeout", "retry-interval", "snapshot", "v", "vv", "test.coverprofile", "test.outputdir",
 	} {
-		out = append(out, idle(name, "", whyOld))
+		s := idle(name, false, whyOld)
+		s.flag = &cli.GenericFlag{Name: name, Value: new(anything), Usage: whyOld, Category: catIdle}
+		out = append(out, s)
 	}
 	return out
 }
+
+// anything is the value of a flag that stands alone or has any text, =TEXT, as those
+// that etcd ignores: "-v --name m" is no value for -v.
+type anything string
+
+// Set, String and Get implement flag.Getter.
+func (a *anything) Set(s string) error { *a = anything(s); return nil }
+
+func (a *anything) String() string { return string(*a) }
+
+// Get implements flag.Getter.
+func (a *anything) Get() any { return string(*a) }
+
+// IsBoolFlag is how package flag asks whether a flag may stand alone.
+func (a *anything) IsBoolFlag() bool { return true }
 
 // gateNames are those of etcd 3.7 (package features).
 const gateNames = "AllAlpha AllBeta CompactHashCheck FastLeaseKeepAlive InitialCorruptCheck LeaseCheckpoint LeaseCheckpointPersist PriorityRequest SetMemberLocalAddr StopGRPCServiceOnDefrag TxnModeWriteWithSharedBuffer"

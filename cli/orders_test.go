@@ -63,6 +63,16 @@ func TestIdleFlagsAreToldOfOnce(t *testing.T) {
 	}
 }
 
+// What etcd ignores may stand alone, and takes nothing that comes behind it.
+func TestIgnoredFlagsStandAlone(t *testing.T) {
+	cleanEnv(t)
+	for _, args := range [][]string{{"-v", "--name", "m"}, {"--force", "--name=m"}, {"-snapshot", "-vv", "-name", "m"}, {"--snapshot=1", "--name", "m"}} {
+		if cfg, _, err := asked(t, args...); err != nil || cfg.Name != "m" {
+			t.Errorf("%q: name %q, %v; want m", args, cfg.Name, err)
+		}
+	}
+}
+
 // An older name sets the flag that took its place, which wins if both are given.
 func TestOlderNames(t *testing.T) {
 	for _, c := range []struct {
