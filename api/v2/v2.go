@@ -42,8 +42,9 @@ type Config struct {
 
 // Face is etcd's v2 API. It may be used concurrently.
 type Face struct {
-	cfg Config
-	mux *http.ServeMux
+	cfg   Config
+	mux   *http.ServeMux
+	lines lines
 }
 
 // New returns a Face.
