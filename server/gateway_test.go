@@ -303,6 +303,7 @@ func TestGatewayBrokenRequest(t *testing.T) {
 		"a chunk that is none":               "Transfer-Encoding: chunked\r\n\r\n" + chunk(put) + "zzz\r\n",
 		"JSON that is cut off":               "Content-Length: 10\r\n\r\n" + put[:10],
 		"a value without end":                "Transfer-Encoding: chunked\r\n\r\n" + chunk(`{"key":"Zm9v","value":"`) + strings.Repeat(chunk(strings.Repeat("YmFy", 1<<14)), 200),
+		"spaces behind it, and no end":       "Transfer-Encoding: chunked\r\n\r\n" + chunk(put) + strings.Repeat(chunk(strings.Repeat(" ", 1<<16)), 200) + "0\r\n\r\n",
 		"spaces before anything, in a chunk": "Transfer-Encoding: chunked\r\n\r\n" + chunk(strings.Repeat(" ", 6<<20)) + chunk(put),
 	} {
 		conn, _ := m.rawMayEnd("POST /v3/kv/put HTTP/1.1\r\nHost: x\r\n" + say)

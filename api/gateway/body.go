@@ -65,6 +65,8 @@ func (f *jsonForm) NewDecoder(r io.Reader) runtime.Decoder {
 	})
 }
 
+var errEndless = errors.New("the request goes on after what it asks")
+
 // bounded reads up to max bytes of each message.
 type bounded struct {
 	r         io.Reader
@@ -86,13 +88,28 @@ func (b *bounded) Read(p []byte) (int, error) {
 type body struct {
 	io.ReadCloser
 	cancel  context.CancelFunc
-	lasting bool // it may go on after the first message
+	lasting bool   // it may go on after the first message
+	left    int    // bytes that may still come, unless it is lasting
+	ended   func() // hears that all has been read; may be nil
 }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
+	if !b.lasting {
+		if b.left <= 0 {
+			b.cancel()
+			return 0, errEndless
+		}
+		p = p[:min(len(p), b.left)]
+	}
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	b.left -= n
+	switch {
+	case errors.Is(err, io.EOF):
+		if b.ended != nil {
+			b.ended()
+		}
+	case err != nil:
 		b.cancel()
 	}
 	return n, err

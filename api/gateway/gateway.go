@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gorilla/websocket"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -31,6 +32,9 @@ const (
 	path     = "/v3/"
 	betaPath = "/v3beta/"
 )
+
+// bodyPatience is how long the body of one message may take to arrive.
+const bodyPatience = time.Minute
 
 // lasting are the paths on which requests, and not only answers, are a stream.
 var lasting = map[string]bool{path + "watch": true, path + "lease/keepalive": true}
@@ -121,12 +125,22 @@ func (g *Gateway) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	r = r.WithContext(ctx)
-	r.Body = &body{r.Body, cancel, lasting[r.URL.Path]}
-	if lasting[r.URL.Path] && !g.keepAll(w, r) {
+	in := &body{ReadCloser: r.Body, cancel: cancel, lasting: lasting[r.URL.Path], left: g.maxBody()}
+	r.Body = in
+	if !in.lasting {
+		control := http.NewResponseController(w)
+		// Where there are no deadlines, there is no network.
+		_ = control.SetReadDeadline(time.Now().Add(bodyPatience))
+		in.ended = func() { _ = control.SetReadDeadline(time.Time{}) } // whoever waits for a lock may wait long
+	} else if !g.keepAll(w, r) {
 		return
 	}
 	g.mux.ServeHTTP(w, r)
 }
+
+// maxBody is the most bytes that a request of one message can have: a message, and
+// what a client puts behind it, a line's end perhaps.
+func (g *Gateway) maxBody() int { return g.cfg.MaxBytes*jsonPerByte + 1<<10 }
 
 // keepAll keeps net/http from throwing away, once the first answer is sent, what of
 // the request has not been read by then; false if the client hung up.

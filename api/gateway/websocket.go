@@ -52,7 +52,7 @@ func (g *Gateway) serveWebsocket(w http.ResponseWriter, r *http.Request) {
 		hear(conn, said, stream)
 	})
 	out := &lines{conn: conn}
-	g.mux.ServeHTTP(out, posted(ctx, r, &body{in, cancel, stream}))
+	g.mux.ServeHTTP(out, posted(ctx, r, &body{ReadCloser: in, cancel: cancel, lasting: stream, left: g.maxBody()}))
 	out.end()
 	end()
 	hearing.Wait()

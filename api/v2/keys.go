@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"limpet/api"
@@ -202,7 +203,7 @@ func (f *Face) refuse(w http.ResponseWriter, err error) {
 	case errors.Is(err, raftfsm.ErrUnsent), errors.Is(err, context.DeadlineExceeded):
 		known = v2tree.NewError(v2tree.RaftInternal, api.Reason(raftfsm.ErrTimeout), 0)
 	default:
-		known = v2tree.NewError(v2tree.RaftInternal, api.Reason(err), 0)
+		known = v2tree.NewError(v2tree.RaftInternal, strings.TrimPrefix(api.Reason(err), "raftfsm: "), 0)
 	}
 	writeError(w, known)
 }
