@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/types"
 	"golang.org/x/sys/unix"
+
+	"limpet/safefile"
 )
 
 // spareName is the next segment in preparation: zeroed, synced, without a
@@ -71,7 +73,7 @@ func (w *walFS) Create(dir, name string, size uint64) (types.WritableFile, error
 	if err := os.Rename(spare, path); err != nil {
 		return nil, err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := safefile.SyncDir(dir); err != nil {
 		return nil, err
 	}
 	f, err := w.OpenWriter(dir, name)
@@ -191,12 +193,4 @@ func reserve(path string, size uint64) (err error) {
 		return writeZeros(path, size)
 	}
 	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

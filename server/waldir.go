@@ -1,10 +1,13 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"limpet/safefile"
 )
 
 // raftDir is the folder of the raft log.
@@ -43,6 +46,10 @@ func (d *dataDir) placeLog(walDir string) (instead string, err error) {
 	}
 	if err := os.MkdirAll(below, 0o700); err != nil {
 		return "", fmt.Errorf("--wal-dir: %s cannot be created: %w", below, unwrapPath(err))
+	}
+	// Before the identity says that it is there.
+	if err := errors.Join(safefile.SyncDir(walDir), safefile.SyncDir(filepath.Dir(walDir))); err != nil {
+		return "", fmt.Errorf("--wal-dir: %s cannot be synced: %w", walDir, unwrapPath(err))
 	}
 	id := d.id
 	id.RaftDir = below
