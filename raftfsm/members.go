@@ -54,6 +54,9 @@ func (n *Node) Propose(ctx context.Context, cmd txn.Command) (any, error) {
 // its clock, say. A quorum confirms first that it leads, and no other leader is
 // asked: ErrNotLeader or ErrLeaderChanged then.
 func (n *Node) ProposeAsLeader(ctx context.Context, cmd txn.Command) (any, error) {
+	if err := n.readable(cmd); err != nil {
+		return nil, err
+	}
 	if _, err := n.ConfirmedIndex(ctx); err != nil {
 		return nil, err
 	}

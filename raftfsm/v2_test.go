@@ -191,8 +191,10 @@ func TestV2WaitsForTheUpgrade(t *testing.T) {
 	before := m.Status().LastIndex
 	q := &v2tree.Request{Op: v2tree.Set, Path: "/a"}
 	for _, cmd := range []txn.Command{q, &txn.As{Command: q}, &v2tree.Expire{}, &auth.V2Change{}} {
-		if _, err := m.Propose(t.Context(), cmd); !errors.Is(err, ErrOldMember) {
-			t.Errorf("%T: %v, want ErrOldMember", cmd, err)
+		for name, propose := range map[string]func(context.Context, txn.Command) (any, error){"Propose": m.Propose, "ProposeAsLeader": m.ProposeAsLeader} {
+			if _, err := propose(t.Context(), cmd); !errors.Is(err, ErrOldMember) {
+				t.Errorf("%s %T: %v, want ErrOldMember", name, cmd, err)
+			}
 		}
 	}
 	if after := m.Status().LastIndex; after != before {
