@@ -72,8 +72,9 @@ func (s *Server) admit(ctx context.Context, kind string) (requireLeader bool, er
 	return true, nil
 }
 
-// Streams knows the open streams, and calls that last as long, to end them in time: all when the server
-// stops, those that require a leader once there has been none for a while.
+// Streams knows the open streams, and calls that last as long, to end them in
+// time: all when the server stops, those that require a leader once there has been
+// none for a while.
 type Streams struct {
 	s *Server
 
