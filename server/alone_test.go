@@ -100,9 +100,10 @@ func TestServesAlone(t *testing.T) {
 	if len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != "v" || resp.Header.ClusterId != cluster {
 		t.Errorf("got %v of cluster %x, want v of cluster %x", resp.Kvs, resp.Header.ClusterId, cluster)
 	}
-	if !said.has("this member only serves serializable reads") || !said.has("revision=2") {
-		t.Error("the log does not say what is served")
-	}
+	// It says so once it serves.
+	eventually(t, "the log to say what is served", func() bool {
+		return said.has("this member only serves serializable reads") && said.has("revision=2")
+	})
 	rctx, stop := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	if _, err := kv.Put(rctx, &pb.PutRequest{Key: []byte("k")}); err == nil {
 		t.Error("a put was acknowledged")
