@@ -30,8 +30,12 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	// raft leaves some futures unanswered when it is shut down.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"))
+	goleak.VerifyTestMain(m,
+		// raft leaves some futures unanswered when it is shut down.
+		goleak.IgnoreTopFunction("github.com/hashicorp/raft.(*deferError).Error"),
+		// memberlist does not wait for questions under way: each ends by itself, a second or ten later.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probe"),
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).pushPull"))
 }
 
 // deadline is for conditions that hold soon on any machine.
