@@ -42,8 +42,11 @@ func (m *metaStore) Load(dir string) (types.PersistentState, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return state, nil // raft-wal creates it
 	}
-	if err != nil || tail.indexStart == 0 {
-		return state, err
+	if err != nil {
+		return state, errors.Join(err, m.Close()) // raft-wal would leave it open, and locked
+	}
+	if tail.indexStart == 0 {
+		return state, nil
 	}
 	// The crash came between sealing the file and noting it: finish the
 	// rotation as raft-wal would have.
@@ -107,36 +110,63 @@ func repairTail(path string) (tailState, error) {
 	return tail, unix.Fdatasync(int(f.Fd()))
 }
 
+// scanTail reads whole commits from the start of a segment. What follows the last
+// one is what a crash tore, unless another whole commit lies behind it: each is
+// synced before the next is written.
 func scanTail(data []byte) (tailState, error) {
-	var good, cur tailState
-	start, damaged := 0, -1
-	for pos := segmentHeader; pos+frameHeader <= len(data); {
+	var good tailState
+	for start := 0; ; {
+		b, ok := readBatch(data, start)
+		if !ok {
+			if commitBehind(data, max(start, segmentHeader)) {
+				return good, fmt.Errorf("the raft log is damaged behind offset %d, before records that were acknowledged; restore the data directory from another copy", start)
+			}
+			return good, nil
+		}
+		good.end, good.entries = b.end, good.entries+b.entries
+		if b.indexStart != 0 {
+			good.indexStart = b.indexStart
+		}
+		start = b.end
+	}
+}
+
+// readBatch reads the frames from start to the next commit, and reports whether
+// they are what was written. The first batch begins with the file's header.
+func readBatch(data []byte, start int) (b tailState, ok bool) {
+	for pos := max(start, segmentHeader); pos+frameHeader <= len(data); {
+		if data[pos+1]|data[pos+2]|data[pos+3] != 0 {
+			return b, false
+		}
 		size := int(binary.LittleEndian.Uint32(data[pos+4:]))
 		switch data[pos] {
 		case frameEntry:
-			cur.entries++
+			b.entries++
 		case frameIndex:
-			cur.indexStart = uint64(pos + frameHeader)
+			b.indexStart = uint64(pos + frameHeader)
 		case frameCommit:
-			sum := uint32(size)
-			size = 0
-			switch {
-			case damaged >= 0:
-				return good, fmt.Errorf("the raft log is damaged at offset %d, before records that were acknowledged; restore the data directory from another copy", damaged)
-			case crc32.Checksum(data[start:pos], castagnoli) != sum:
-				damaged = start
-			default:
-				good = cur
-				good.end = pos + frameHeader
-			}
-			start = pos + frameHeader
-		default: // zeros: the end; anything else: torn
-			return good, nil
+			b.end = pos + frameHeader
+			return b, pos > max(start, segmentHeader) && crc32.Checksum(data[start:pos], castagnoli) == uint32(size)
+		default:
+			return b, false
 		}
 		if size > len(data)-pos-frameHeader {
-			return good, nil
+			return b, false
 		}
 		pos += frameHeader + (size+7)&^7
 	}
-	return good, nil
+	return b, false
+}
+
+// commitBehind reports whether a whole batch begins anywhere behind from, where
+// the chain of frames is broken.
+func commitBehind(data []byte, from int) bool {
+	for pos := from + frameHeader; pos+2*frameHeader <= len(data); pos += frameHeader {
+		if data[pos] == frameEntry || data[pos] == frameIndex {
+			if _, ok := readBatch(data, pos); ok {
+				return true
+			}
+		}
+	}
+	return false
 }

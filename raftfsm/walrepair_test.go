@@ -2,8 +2,10 @@ package raftfsm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -180,7 +182,7 @@ func TestTornSeal(t *testing.T) {
 }
 
 // TestDamageBeforeTheTail: records that were acknowledged are not dropped in
-// silence.
+// silence, wherever among them a bit flips or a sector is lost.
 func TestDamageBeforeTheTail(t *testing.T) {
 	dir := scratch(t)
 	w := openSmall(t, dir)
@@ -189,19 +191,52 @@ func TestDamageBeforeTheTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, segment.FileName(types.SegmentInfo{BaseIndex: 1}))
-	data, _ := os.ReadFile(path)
-	data[segmentHeader+200] ^= 1
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	whole, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	_, err := wal.Open(dir, wal.WithSegmentSize(smallSegment), wal.WithMetaStore(&metaStore{}))
-	if err == nil {
-		t.Fatal("a log with a flipped bit in an acknowledged record was opened")
+	tail := scanFile(t, path)
+	third := 0 // where the last batch, that of entry 4, begins
+	for {
+		b, ok := readBatch(whole, third)
+		if !ok {
+			t.Fatalf("no batch at %d", third)
+		}
+		if b.end == tail.end {
+			break
+		}
+		third = b.end
 	}
-	now, _ := os.ReadFile(path)
-	if string(now) != string(data) {
-		t.Fatal("the damaged file was changed")
+	refused := func(what string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if w, err := wal.Open(dir, wal.WithSegmentSize(smallSegment), wal.WithMetaStore(&metaStore{})); err == nil {
+			_ = w.Close()
+			t.Errorf("a log with %s was opened", what)
+		}
+		now, err := os.ReadFile(path)
+		if err != nil || string(now) != string(data) {
+			t.Fatalf("the file with %s was changed (%v)", what, err)
+		}
 	}
+	const sector = 512
+	for pos := segmentHeader; pos < third; pos++ {
+		data := slices.Clone(whole)
+		data[pos] ^= 0x10
+		if tail, err := scanTail(data); err == nil {
+			t.Errorf("a flipped bit at offset %d, before the last commit at %d: the log ends at %d, want it refused", pos, third, tail.end)
+		}
+	}
+	for from := 0; from+sector <= third; from += sector {
+		data := slices.Clone(whole)
+		clear(data[from : from+sector])
+		refused(fmt.Sprintf("a sector of zeros at offset %d", from), data)
+	}
+	data := slices.Clone(whole)
+	data[segmentHeader] ^= 0x10 // the type of a frame
+	refused("a frame of another type", data)
 }
 
 func scanFile(t *testing.T, path string) tailState {
