@@ -100,7 +100,7 @@ func newAccess(c *cli.Context) (*access, error) {
 // tokenTLS trusts what the token of a data directory vouches for, and shows a
 // certificate of the operator that lives as long as this process.
 func tokenTLS(dir string) (*tls.Config, error) {
-	token, err := server.StoredToken(dir)
+	token, err := server.StoredAuthority(dir)
 	if err != nil {
 		return nil, err
 	}

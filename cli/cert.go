@@ -29,7 +29,7 @@ func certCommand() *cli.Command {
 				Name: "ca", Usage: "print the authority's certificate", OnUsageError: usageError,
 				Flags: []cli.Flag{dataDirFlag()},
 				Action: func(c *cli.Context) error {
-					token, err := server.StoredToken(c.String("data-dir"))
+					token, err := server.StoredAuthority(c.String("data-dir"))
 					if err != nil {
 						return err
 					}
@@ -65,7 +65,7 @@ func issueCommand(name, usage string, issue func(trust.Token, string, []string) 
 			forceFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			token, err := server.StoredToken(c.String("data-dir"))
+			token, err := server.StoredAuthority(c.String("data-dir"))
 			if err != nil {
 				return err
 			}

@@ -8,7 +8,7 @@ func tlsSettings() []setting {
 	return []setting{
 		text("cert-file", catTLS, "certificate shown to clients, PEM; read again when it changes, as all files of TLS", func(c *C) *string { return &c.ClientTLS.Cert }),
 		text("key-file", catTLS, "key of --cert-file", func(c *C) *string { return &c.ClientTLS.Key }),
-		boolean("auto-tls", catTLS, "show clients a certificate that is issued by the cluster's authority (limpet cert ca prints that); needs the token", func(c *C) *bool { return &c.AutoTLS }),
+		boolean("auto-tls", catTLS, "show clients a certificate that is issued by the cluster's authority, which follows from the token, or without one by an authority of this member's own (limpet cert ca prints it)", func(c *C) *bool { return &c.AutoTLS }),
 		boolean("client-cert-auth", catTLS, "have clients show a certificate: of --trusted-ca-file, else with --auto-tls of the cluster's authority, else of the system's", func(c *C) *bool { return &c.ClientTLS.ClientAuth }),
 		text("trusted-ca-file", catTLS, "authorities of clients; implies --client-cert-auth", func(c *C) *string { return &c.ClientTLS.TrustedCA }),
 		text("client-crl-file", catTLS, "list of revoked certificates of clients, DER or PEM", func(c *C) *string { return &c.ClientTLS.CRL }),

@@ -112,7 +112,7 @@ func oneScheme(endpoints []string) (secure bool, err error) {
 
 // issue writes a client's certificate and the authority's for k3s.
 func (s *k3sDatastore) issue(c *cli.Context) error {
-	token, err := server.StoredToken(c.String("data-dir"))
+	token, err := server.StoredAuthority(c.String("data-dir"))
 	if err != nil {
 		return err
 	}

@@ -51,8 +51,8 @@ type Config struct {
 
 	ClientTLS     SideTLS
 	PeerTLS       SideTLS
-	AutoTLS       bool // towards clients: the cluster's authority issues the certificate
-	PeerAutoTLS   bool // between members: needs the token, with which it is so anyway
+	AutoTLS       bool // towards clients: an authority made of the token, or of a secret of this member's own, issues the certificate
+	PeerAutoTLS   bool // between members that speak TLS: needs the token, with which it is so anyway
 	TLSMinVersion string
 	TLSMaxVersion string // empty: the newest
 	CipherSuites  []string
@@ -94,6 +94,9 @@ type Config struct {
 	held     *tokenFile        // the tokens, from Start on; nil: none
 	ring     *trust.Keyring    // of held; follows rotations
 	minted   bool              // held was made by this start
+
+	authority *trust.Keyring // of the certificates that --auto-tls shows: ring, or of a secret of this member's own
+	ownMinted *trust.Token   // that secret, if it was made by this start and is not stored yet
 }
 
 // DefaultConfig returns etcd's defaults.
@@ -394,6 +397,8 @@ func (c *Config) checkPeerScheme() error {
 			switch https := strings.HasPrefix(u, "https:"); {
 			case token && !https && !slices.Equal(f.urls, f.def):
 				return fmt.Errorf("--%s has %s, but with a token (given, or stored in %s) members speak TLS: write https", f.flag, u, c.DataDir)
+			case !token && https && c.PeerTLS.Cert == "" && c.PeerAutoTLS:
+				return fmt.Errorf("--peer-auto-tls needs the cluster's token, of which members make their certificates, and by which they know each other (etcd's automatic ones let everybody in): give all members one token with --token-file, or LIMPET_TOKEN; or give --peer-cert-file and --peer-key-file")
 			case !token && https && c.PeerTLS.Cert == "":
 				return fmt.Errorf("--%s has %s, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http", f.flag, u)
 			case https:

@@ -83,7 +83,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"https", func(c *Config) { c.ListenClientURLs = []string{"https://127.0.0.1:2379"} },
-			"TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme; --auto-tls makes them of the cluster's token",
+			"TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme; --auto-tls makes them",
 		},
 		{"https with a certificate", func(c *Config) {
 			c.ListenClientURLs, c.ClientTLS.Cert, c.ClientTLS.Key = []string{"https://127.0.0.1:2379"}, "c", "k"
@@ -102,7 +102,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"the second of two", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:1", "unixs:///run/x"} },
-			"TLS key/cert (--cert-file, --key-file) must be provided for client url unixs:///run/x with HTTPS scheme; --auto-tls makes them of the cluster's token",
+			"TLS key/cert (--cert-file, --key-file) must be provided for client url unixs:///run/x with HTTPS scheme; --auto-tls makes them",
 		},
 		{
 			"a path", func(c *Config) { c.ListenClientURLs = []string{"http://127.0.0.1:2379/v3"} },
@@ -126,7 +126,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			"metrics URL", func(c *Config) { c.ListenMetricsURLs = []string{"https://127.0.0.1:9000"} },
-			"client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url https://127.0.0.1:9000; --auto-tls makes them of the cluster's token",
+			"client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url https://127.0.0.1:9000; --auto-tls makes them",
 		},
 		// TLS.
 		{"a certificate without a key", func(c *Config) { c.ClientTLS.Cert = "c" }, `--cert-file and --key-file must both be present: got "c" and ""`},
@@ -165,6 +165,13 @@ func TestValidate(t *testing.T) {
 				c.InitialCluster = "default=https://localhost:2380,other=https://localhost:2390"
 			},
 			"--listen-peer-urls has https://127.0.0.1:2380, but without a token or certificates members cannot speak TLS: give --token-file, or --peer-cert-file and --peer-key-file, or write http",
+		},
+		{
+			"members that would let everybody in", func(c *Config) {
+				c.ListenPeerURLs, c.AdvertisePeerURLs, c.PeerAutoTLS = []string{"https://127.0.0.1:2380"}, []string{"https://localhost:2380"}, true
+				c.InitialCluster = "default=https://localhost:2380,other=https://localhost:2390"
+			},
+			"--peer-auto-tls needs the cluster's token, of which members make their certificates, and by which they know each other (etcd's automatic ones let everybody in): give all members one token with --token-file, or LIMPET_TOKEN; or give --peer-cert-file and --peer-key-file",
 		},
 		{
 			"members with and without TLS", func(c *Config) {

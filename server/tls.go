@@ -58,10 +58,10 @@ func (c *Config) checkTLS() error {
 		return nil
 	}
 	if u := firstSecure(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs)); u != "" {
-		return fmt.Errorf("TLS key/cert (--cert-file, --key-file) must be provided for client url %s with HTTPS scheme; --auto-tls makes them of the cluster's token", u)
+		return fmt.Errorf("TLS key/cert (--cert-file, --key-file) must be provided for client url %s with HTTPS scheme; --auto-tls makes them", u)
 	}
 	if u := firstSecure(c.ListenMetricsURLs); u != "" {
-		return fmt.Errorf("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url %s; --auto-tls makes them of the cluster's token", u)
+		return fmt.Errorf("client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url %s; --auto-tls makes them", u)
 	}
 	return nil
 }
@@ -98,11 +98,8 @@ func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
 		Protocols: []string{"http/1.1", "h2"}, Logger: log,
 	}
 	if c.ClientTLS.Cert == "" {
-		if c.held == nil {
-			return nil, errors.New("--auto-tls needs the cluster's token, of which it makes certificates: give --token-file, or LIMPET_TOKEN; or give --cert-file and --key-file")
-		}
-		issuer := &issuer{ring: c.ring, names: c.serverNames()}
-		cfg.Issued, cfg.Authority = issuer.certificate, c.ring.CAs
+		issuer := &issuer{ring: c.authority, names: c.serverNames()}
+		cfg.Issued, cfg.Authority = issuer.certificate, c.authority.CAs
 	}
 	g, err := certs.Open(cfg)
 	if err != nil {
@@ -187,10 +184,7 @@ func (i *issuer) certificate(local net.Addr) (*tls.Certificate, error) {
 // peerGuard keeps the peer port with the certificates that members were given;
 // nil if members speak plainly, or with certificates made of the token.
 func (c *Config) peerGuard(log *slog.Logger) (*certs.Guard, error) {
-	switch {
-	case c.PeerTLS.Cert == "" && c.PeerAutoTLS && c.held == nil:
-		return nil, errors.New("--peer-auto-tls needs the cluster's token, of which members make their certificates: give --token-file, or LIMPET_TOKEN; or give --peer-cert-file and --peer-key-file")
-	case c.PeerTLS.Cert == "" || c.held == nil && firstSecure(c.ListenPeerURLs) == "":
+	if c.PeerTLS.Cert == "" || c.held == nil && firstSecure(c.ListenPeerURLs) == "" {
 		return nil, nil
 	}
 	return c.openPeerGuard(log)
@@ -225,6 +219,9 @@ func (s *Server) tellOfTLS() {
 	}
 	if c.PeerTLS.Cert != "" && s.given == nil {
 		s.log.Warn("--peer-cert-file has no effect: no URL of --listen-peer-urls is https")
+	}
+	if c.PeerAutoTLS && c.held == nil && s.given == nil {
+		s.log.Warn("--peer-auto-tls has no effect: no URL of --listen-peer-urls is https")
 	}
 	for _, text := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs) {
 		u, err := url.Parse(text)

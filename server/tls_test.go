@@ -352,11 +352,7 @@ func TestTLSThatCannotWork(t *testing.T) {
 		set  func(*Config)
 		want string
 	}{
-		{"no token", func(c *Config) { c.AutoTLS = true }, "--auto-tls needs the cluster's token"},
 		{"no such file", func(c *Config) { c.ClientTLS.Cert, c.ClientTLS.Key = "/none", "/none" }, "TLS for clients: open /none: no such file"},
-		{"no token for members", func(c *Config) {
-			c.ListenClientURLs, c.PeerAutoTLS = c.ListenClientURLs[:1], true
-		}, "--peer-auto-tls needs the cluster's token"},
 		{"members as clients", func(c *Config) {
 			c.ListenClientURLs = c.ListenClientURLs[:1]
 			c.ListenPeerURLs = []string{secure(c.ListenPeerURLs[0])}

@@ -255,7 +255,11 @@ func (c *Config) readTokens(log *slog.Logger) error {
 	}
 	if c.held != nil {
 		c.ring, err = trust.NewKeyring(c.held.tokens[0], c.held.tokens[1:]...)
+		c.authority = c.ring
 		return err
+	}
+	if c.needsOwnCA() {
+		return c.readOwnCA()
 	}
 	return nil
 }
@@ -278,7 +282,7 @@ func (f *tokenFile) with(given *trust.Token, log *slog.Logger) *tokenFile {
 // new token once.
 func (s *Server) openVault() error {
 	if s.cfg.held == nil {
-		return nil
+		return s.cfg.keepOwnCA()
 	}
 	if err := s.cfg.held.write(s.dir.path); err != nil {
 		return err
