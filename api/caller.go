@@ -22,6 +22,10 @@ const gatewayMark = "grpcgateway-accept"
 // gatewayNetwork is that of connections within the process, net.Pipe's.
 const gatewayNetwork = "pipe"
 
+// RemoteKey is the metadata by which the gateway says where a request comes from;
+// its last value counts.
+const RemoteKey = "limpet-remote"
+
 func (s *Server) rules() *auth.Rules { return s.cfg.Node.Rules() }
 
 // caller finds out who asks: nobody while nothing is checked, or if neither a
@@ -206,15 +210,18 @@ func overLease(ctx context.Context, s *Server, lease int64, may func(*auth.Rules
 }
 
 // host is where a request comes from. What the gateway passes on it has marked
-// itself, behind what others have written.
+// itself: what else a client says of that (X-Forwarded-For) means nothing.
 func host(ctx context.Context) string {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
 		return ""
 	}
 	if p.Addr.Network() == gatewayNetwork {
-		from := strings.Join(metadata.ValueFromIncomingContext(ctx, "x-forwarded-for"), ",")
-		return strings.TrimSpace(from[strings.LastIndex(from, ",")+1:])
+		from := metadata.ValueFromIncomingContext(ctx, RemoteKey)
+		if len(from) == 0 {
+			return ""
+		}
+		return hostOf(from[len(from)-1])
 	}
 	return hostOf(p.Addr.String())
 }

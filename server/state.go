@@ -157,7 +157,7 @@ func (s *Server) build() error {
 	var err error
 	s.gateway, err = gateway.Open(gateway.Config{
 		Dial: s.clients.grpc.dial, MaxBytes: s.cfg.MaxRequestBytes + grpcOverhead,
-		CertUser: s.api.CertUserHTTP, MayConnect: s.cfg.access().MayConnect,
+		CertUser: s.api.CertUserHTTP, RemoteKey: api.RemoteKey, MayConnect: s.cfg.access().MayConnect,
 	})
 	return err
 }

@@ -23,6 +23,7 @@ import (
 	gw "go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"limpet/api/recipepb"
 )
@@ -48,6 +49,9 @@ type Config struct {
 	// CertUser reports whether a user is named by the client's certificate, which
 	// would not count here.
 	CertUser func(*http.Request) bool
+	// RemoteKey is the metadata under which the gRPC server is told where a request
+	// comes from. Its last value is the gateway's, behind what clients make up.
+	RemoteKey string
 	// MayConnect reports whether the page that has a browser send a request may
 	// have a websocket.
 	MayConnect func(*http.Request) bool
@@ -74,7 +78,10 @@ func Open(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, conn: conn, upgrader: websocket.Upgrader{CheckOrigin: cfg.MayConnect},
-		mux: runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSON(cfg.MaxBytes))),
+		mux: runtime.NewServeMux(runtime.WithMarshalerOption(runtime.MIMEWildcard, newJSON(cfg.MaxBytes)),
+			runtime.WithMetadata(func(_ context.Context, r *http.Request) metadata.MD {
+				return metadata.Pairs(cfg.RemoteKey, r.RemoteAddr)
+			})),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
