@@ -6,10 +6,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"limpet/cluster"
 	"limpet/server"
@@ -133,10 +133,10 @@ func dataDirFlag() cli.Flag {
 }
 
 // showToken tells the operator once what the new cluster's token is: on the
-// terminal, and not through the log. Where it would end in the journal, it only
-// says how to see it.
+// terminal. Where what is written is kept, in a journal or a file, it only says how
+// to see it.
 func showToken(w *os.File, dir, token string) {
-	if goesToJournal(w) {
+	if !isTerminal(w) {
 		token = "in the file named below"
 	}
 	writeToken(w, dir, token)
@@ -147,22 +147,8 @@ func writeToken(w io.Writer, dir, token string) {
 		"limpet: It is kept in %s/token. See it again with: limpet token show --data-dir %s\n", token, strings.TrimSuffix(dir, "/"), dir)
 }
 
-// goesToJournal reports whether systemd keeps what is written to w (systemd.exec(5),
-// JOURNAL_STREAM).
-func goesToJournal(w *os.File) bool {
-	stream := streamName(w)
-	return stream != "" && os.Getenv("JOURNAL_STREAM") == stream
-}
-
-// streamName is an open file as systemd names it; empty if it cannot be told.
-func streamName(f *os.File) string {
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+// isTerminal reports whether somebody looks at f.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }

@@ -2,11 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const aToken = "000102030405060708090a0b0c0d0e0f"
@@ -86,22 +89,46 @@ func TestShowToken(t *testing.T) {
 	}
 }
 
-// The journal is a log: it says where the token is, not the token.
-func TestTokenIsNotInTheJournal(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+// A journal, a pipe and a file are kept: they say where the token is, not the token.
+func TestTokenIsNotInALog(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	t.Setenv("JOURNAL_STREAM", streamName(f))
 	showToken(f, "/d", aToken)
 	data, err := os.ReadFile(f.Name())
 	if err != nil || bytes.Contains(data, []byte(aToken)) || !bytes.Contains(data, []byte("limpet token show")) {
-		t.Errorf("the journal got %q, %v", data, err)
+		t.Errorf("the log got %q, %v", data, err)
 	}
-	t.Setenv("JOURNAL_STREAM", "1:1")
-	showToken(f, "/d", aToken)
-	if data, _ := os.ReadFile(f.Name()); !bytes.Contains(data, []byte(aToken)) {
-		t.Errorf("elsewhere the token is not shown: %q", data)
+	terminal, shown := openTerminal(t)
+	showToken(terminal, "/d", aToken)
+	buf := make([]byte, 4096)
+	n, err := shown.Read(buf)
+	if err != nil || !bytes.Contains(buf[:n], []byte(aToken)) {
+		t.Errorf("the terminal shows %q, %v", buf[:n], err)
 	}
+}
+
+// openTerminal makes a terminal, and the end at which somebody would sit.
+func openTerminal(t *testing.T) (terminal, screen *os.File) {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("this system has no terminals to open: %v", err)
+	}
+	t.Cleanup(func() { _ = screen.Close() })
+	if err := unix.IoctlSetPointerInt(int(screen.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(screen.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("this system has no terminals to open: %v", err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	return terminal, screen
 }

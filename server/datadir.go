@@ -53,7 +53,9 @@ type identity struct {
 	Aside string `json:"aside,omitempty"`
 	// Recovering is the cluster that limpet recover is making of this member.
 	Recovering string `json:"recovering,omitempty"`
-	Created    string `json:"created"`
+	// Secured: it has had a token, and does not go on without one.
+	Secured bool   `json:"secured,omitempty"`
+	Created string `json:"created"`
 }
 
 func (i identity) member() uint64  { return parseHex(i.MemberID) }
@@ -225,6 +227,22 @@ func writeIdentity(path string, id identity) error {
 	if err := safefile.Write(filepath.Join(path, identityName), append(data, '\n')); err != nil {
 		return fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
 	}
+	return nil
+}
+
+// secure notes that this member has a token.
+func (d *dataDir) secure() error {
+	id := d.now()
+	if id.Secured {
+		return nil
+	}
+	id.Secured = true
+	if err := writeIdentity(d.path, id); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.id = id
+	d.mu.Unlock()
 	return nil
 }
 

@@ -164,6 +164,12 @@ func (c *Config) secured() bool {
 	return err == nil || c.mintsToken()
 }
 
+// hadToken reports whether this member has spoken with others under a token.
+func (c *Config) hadToken() bool {
+	id, err := readIdentity(c.DataDir)
+	return err == nil && id.Secured
+}
+
 // mintsToken reports whether this member begins a cluster by itself, and nobody
 // has said how its members are to speak: then it makes the token.
 func (c *Config) mintsToken() bool {
@@ -252,6 +258,8 @@ func (c *Config) readTokens(log *slog.Logger) error {
 			return err
 		}
 		c.held, c.minted = &tokenFile{tokens: []trust.Token{token}}, true
+	case c.hadToken():
+		return fmt.Errorf("the token of this member is gone: %s is missing. Give the cluster's token, from another member (limpet token show), with --token-file or LIMPET_TOKEN", filepath.Join(c.DataDir, tokenName))
 	}
 	if c.held != nil {
 		c.ring, err = trust.NewKeyring(c.held.tokens[0], c.held.tokens[1:]...)
@@ -285,6 +293,9 @@ func (s *Server) openVault() error {
 		return s.cfg.keepOwnCA()
 	}
 	if err := s.cfg.held.write(s.dir.path); err != nil {
+		return err
+	}
+	if err := s.dir.secure(); err != nil {
 		return err
 	}
 	if s.cfg.minted && s.cfg.ShowToken != nil {

@@ -97,6 +97,31 @@ func TestTokenIsMadeOnce(t *testing.T) {
 	}
 }
 
+// A member that has lost its token does not go on in plain, and takes the token of
+// another member.
+func TestLostToken(t *testing.T) {
+	cfg := secureConfig(t)
+	start(t, cfg).stop()
+	token, err := StoredToken(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(cfg.DataDir, tokenName)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	plain := newConfig(t)
+	plain.DataDir = cfg.DataDir
+	for _, c := range []Config{cfg, plain} {
+		if err := c.readTokens(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), file+" is missing") {
+			t.Errorf("with %v: got %v, want that %s is missing", c.ListenPeerURLs, err, file)
+		}
+	}
+	cfg.Token = token.Reveal()
+	start(t, cfg).stop()
+	wantTokens(t, cfg.DataDir, token.Reveal())
+}
+
 // A token is made only where a member begins a cluster by itself, and nobody has
 // said that its members speak plainly.
 func TestWhoMakesAToken(t *testing.T) {
