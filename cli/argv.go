@@ -8,13 +8,18 @@ import (
 	"limpet/trust"
 )
 
+// secretFlags are flags of limpet and of etcdctl whose values nobody may see.
+var secretFlags = []string{"token", "discovery-password", "password", "new-user-password"}
+
 // hideSecrets takes tokens and passwords off the command line that the process
 // list shows: it returns a copy of args, which must be os.Args, and blanks them in
 // the memory of the original. Go's strings of os.Args are that memory itself.
 // server: they are of limpet server, where nothing that is a token may stay.
 func hideSecrets(args []string, server bool) []string {
 	out := slices.Clone(args)
+	users := false // the words before are etcdctl's user add
 	for i, a := range args {
+		users = users || a == "add" && slices.Contains(args[:i], "user")
 		name, value, given := strings.Cut(strings.TrimLeft(a, "-"), "=")
 		if !strings.HasPrefix(a, "-") {
 			name, value = "", a
@@ -24,9 +29,10 @@ func hideSecrets(args []string, server bool) []string {
 		}
 		_, password, _ := strings.Cut(value, ":")
 		switch {
-		case name == "token", name == "discovery-password", server && isToken(value): // in a wrong place, too
+		case slices.Contains(secretFlags, name), server && isToken(value): // in a wrong place, too
 			password = value
-		case name != "user" && name != "discovery-user":
+		case name == "" && users, name == "user", name == "discovery-user":
+		default:
 			continue
 		}
 		out[i] = strings.Clone(args[i])

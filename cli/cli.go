@@ -21,7 +21,7 @@ func Run(args []string, version string) int {
 	// A link named etcdctl is etcdctl, and one named etcd the server.
 	switch strings.TrimSuffix(filepath.Base(args[0]), ".exe") {
 	case "etcdctl":
-		return etcdctl(args[1:])
+		return etcdctl(hideSecrets(args, false)[1:])
 	case "etcd":
 		args = append([]string{"limpet", "server"}, hideSecrets(args, true)[1:]...)
 	default:

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -46,6 +47,21 @@ func TestConfigFile(t *testing.T) {
 	got := mustAsk(t, "--config-file", writeFile(t, "sample.yml", sample))
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("from etcd's sample:\n got %+v\nwant %+v", got, want)
+	}
+}
+
+// A token in a file that others may read is told of.
+func TestConfigFileWithToken(t *testing.T) {
+	cleanEnv(t)
+	file := writeFile(t, "limpet.yml", "token: "+aToken+"\n")
+	for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 1, 0o644: 1} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, notes, err := asked(t, "--config-file", file)
+		if err != nil || len(notes) != want || want > 0 && !strings.Contains(notes[0], "chmod 600 it") {
+			t.Errorf("mode %o: got %q, %v, want %d notes", mode, notes, err, want)
+		}
 	}
 }
 

@@ -126,6 +126,9 @@ func (o *orders) file(c *cli.Context, file string) error {
 	for _, name := range given {
 		o.given[name] = true
 	}
+	if info, err := os.Stat(file); err == nil && o.given["token"] && info.Mode().Perm()&0o077 != 0 {
+		o.note("the configuration file holds the token, and can be read by other users of this machine: chmod 600 it, or give token-file instead", "file", file)
+	}
 	for _, name := range unknown {
 		o.note("unknown key in the configuration file; it has no effect", "key", name)
 	}

@@ -66,6 +66,10 @@ func TestHidePasswords(t *testing.T) {
 	for line, want := range map[string]string{
 		"limpet status --user root:secret": "limpet status --user root:xxxxxx", "limpet etcdctl --user=root:secret get a": "limpet etcdctl --user=root:xxxxxx get a",
 		"etcd --discovery-user root:secret": "etcd --discovery-user root:xxxxxx", "limpet server --discovery-password=secret": "limpet server --discovery-password=xxxxxx",
+		"etcdctl --user root --password secret get a": "etcdctl --user root --password xxxxxx get a",
+		"etcdctl user add bob:secret":                 "etcdctl user add bob:xxxxxx", "etcdctl user add --interactive=false bob:secret": "etcdctl user add --interactive=false bob:xxxxxx",
+		"etcdctl user add bob --new-user-password=secret": "etcdctl user add bob --new-user-password=xxxxxx", "etcdctl put user add:b": "etcdctl put user add:b",
+		"limpet etcdctl put a b:c":       "limpet etcdctl put a b:c",
 		"limpet member list --user root": "limpet member list --user root", "limpet status --endpoints a:1": "limpet status --endpoints a:1",
 	} {
 		var args []string

@@ -151,3 +151,14 @@ func TestMemberOfAnotherAuthority(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// Without authorities of their own, members would take whoever the system's
+// authorities vouch for: that is said as long as they run.
+func TestMembersOfAnyAuthority(t *testing.T) {
+	cfg := givenTLS(t, certtest.NewCA(t, "ours"), func(c *Config) { c.PeerTLS.TrustedCA = "" })[0]
+	cfg.InitialCluster = cfg.Name + "=" + cfg.AdvertisePeerURLs[0]
+	m := start(t, cfg)
+	if n := m.local.Report(t.Context()).Notices; len(n) != 1 || !strings.Contains(n[0].Text, "give --peer-trusted-ca-file") {
+		t.Errorf("got the notices %v, want one about --peer-trusted-ca-file", n)
+	}
+}

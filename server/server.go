@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -161,9 +163,14 @@ func (s *Server) listen(context.Context) error {
 func (s *Server) rejected(remote net.Addr, err error) {
 	s.metrics.Traffic.Rejected.Add(1)
 	host, _, _ := net.SplitHostPort(remote.String()) // a socket file has none
-	if s.turned.Add(host, "") {
-		s.log.Debug("rejected connection on client endpoint", "remote", remote.String(), "error", err)
+	if !s.turned.Add(host, "") {
+		return
 	}
+	level := slog.LevelWarn
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		level = slog.LevelDebug // one that only looks whether the port is open
+	}
+	s.log.Log(context.Background(), level, "rejected connection on client endpoint", "remote", remote.String(), "error", err)
 }
 
 func (s *Server) openDir(context.Context) (err error) {

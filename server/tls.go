@@ -220,6 +220,11 @@ func (s *Server) tellOfTLS() {
 	if c.PeerTLS.Cert != "" && s.given == nil {
 		s.log.Warn("--peer-cert-file has no effect: no URL of --listen-peer-urls is https")
 	}
+	if s.given != nil && c.PeerTLS.TrustedCA == "" {
+		const means = "every authority that this system trusts can make members: give --peer-trusted-ca-file"
+		s.notices.Stand("peers of any authority", means)
+		s.log.Warn(means)
+	}
 	if c.PeerAutoTLS && c.held == nil && s.given == nil {
 		s.log.Warn("--peer-auto-tls has no effect: no URL of --listen-peer-urls is https")
 	}
