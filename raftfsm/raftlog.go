@@ -2,10 +2,14 @@ package raftfsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // chatter is what raft says, as a warning or an error, again and again while a
@@ -32,11 +36,18 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 type raftSink struct{ log *slog.Logger }
 
+// closing reports whether what raft complains of is that this member ends, or has
+// turned somebody away.
+func closing(arg any) bool {
+	err, ok := arg.(error)
+	return ok && (errors.Is(err, raft.ErrTransportShutdown) || errors.Is(err, net.ErrClosed))
+}
+
 // Accept implements hclog.SinkAdapter.
 func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
 	switch {
-	case chatter[msg]:
+	case chatter[msg], slices.ContainsFunc(args, closing):
 	case level == hclog.Warn:
 		to = slog.LevelWarn
 	case level == hclog.Error:

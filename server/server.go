@@ -156,7 +156,22 @@ func (s *Server) listen(context.Context) error {
 	}
 	s.peers, err = s.cfg.peerListeners()
 	s.tellOfTLS()
+	s.tellOfLimits()
 	return err
+}
+
+// sensibleQuota is above what etcd advises for a database.
+const sensibleQuota = 8 << 30
+
+// tellOfLimits logs numbers that are not taken as they are, or are too large to be
+// of use, as etcd does.
+func (s *Server) tellOfLimits() {
+	if cost := s.cfg.Login.Cost; cost < login.MinCost || cost > login.MaxCost {
+		s.log.Warn("--bcrypt-cost is out of its bounds; the default is used", "given", cost, "min", login.MinCost, "max", login.MaxCost, "used", login.DefaultCost)
+	}
+	if s.cfg.QuotaBytes > sensibleQuota {
+		s.log.Warn("--quota-backend-bytes is above what etcd advises: restarts and new members take long", "given", s.cfg.QuotaBytes, "advised", int64(sensibleQuota))
+	}
 }
 
 // rejected hears of a client with which TLS came to nothing.

@@ -82,6 +82,9 @@ func ofAnotherPage(r *http.Request) bool {
 
 // serveVars is /debug/vars: the process's expvars and etcd's two.
 func (m *Metrics) serveVars(w http.ResponseWriter, r *http.Request) {
+	if !onlyGet(w, r) {
+		return
+	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	_, _ = fmt.Fprint(w, "{\n")
 	expvar.Do(func(kv expvar.KeyValue) { _, _ = fmt.Fprintf(w, "%q: %s,\n", kv.Key, kv.Value) })

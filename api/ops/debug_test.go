@@ -127,6 +127,17 @@ func TestDebugWithoutCORS(t *testing.T) {
 	}
 }
 
+// As etcd's, /debug/vars is there to be read.
+func TestVarsAreRead(t *testing.T) {
+	for _, method := range []string{http.MethodPost, http.MethodHead, http.MethodPut} {
+		w := httptest.NewRecorder()
+		new(Metrics).serveVars(w, httptest.NewRequest(method, "/debug/vars", nil))
+		if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != http.MethodGet {
+			t.Errorf("%s: got %d, Allow %q, want 405 and GET", method, w.Code, w.Header().Get("Allow"))
+		}
+	}
+}
+
 // Every page below /debug/ goes through the door, also those that are not there,
 // and only the extra listener has none of them.
 func TestDebugPagesBehindTheDoor(t *testing.T) {
