@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -63,7 +64,15 @@ func memberAction(name, args, usage string, do func(context.Context, *cli.Contex
 }
 
 func memberList(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
-	resp, err := client.MemberList(ctx)
+	confirmed, cancel := context.WithTimeout(ctx, c.Duration("timeout")/2)
+	defer cancel()
+	resp, err := client.MemberList(confirmed)
+	if errors.Is(err, context.DeadlineExceeded) {
+		// When there is no leader, people want to see who the members are.
+		if resp, err = client.MemberList(ctx, clientv3.WithSerializable()); err == nil {
+			_, _ = fmt.Fprintln(c.App.ErrWriter, "limpet: no leader confirms this list; it is what the member at the first endpoint that answers knows")
+		}
+	}
 	if err != nil {
 		return err
 	}

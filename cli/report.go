@@ -104,8 +104,8 @@ const slowDisk = 1_000_000
 func printMembers(w io.Writer, r *cluster.Report) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "MEMBER\tID\tROLE\tSTATE\tLAG\tLAST CONTACT\tDISK p99\tVERSION\tPEERS AT")
-	// The leader tells; where it does not answer, nothing is known of anybody.
-	known := r.Leader != "" && slices.ContainsFunc(r.Members, func(m cluster.MemberReport) bool { return m.Answers })
+	// Where nobody answers, not even who tells this, nothing is known of anybody.
+	known := slices.ContainsFunc(r.Members, func(m cluster.MemberReport) bool { return m.Answers })
 	for _, m := range r.Members {
 		name := m.Name
 		if name == "" {
@@ -122,7 +122,7 @@ func printMembers(w io.Writer, r *cluster.Report) {
 			}
 			lag = fmt.Sprint(m.Lag)
 			switch {
-			case m.ID == r.Leader:
+			case m.ID == r.Leader, r.Leader == "": // the leader alone counts contacts
 			case m.ContactMs < 0:
 				contact = "never"
 			case m.Answers || m.ContactMs > 0:

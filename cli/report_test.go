@@ -29,6 +29,19 @@ func TestPrintReport(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
+	r.Leader, r.Members[1].Answers = "", false
+	out.Reset()
+	if err := printReport(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"has no leader that a can see", " ok ", " away ", " slow disk "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("without a leader: no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), " never ") {
+		t.Errorf("without a leader nobody counts contacts:\n%s", out.String())
+	}
 	for i := range r.Members {
 		r.Members[i].Answers = false
 	}

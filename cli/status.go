@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"limpet/cluster"
 )
@@ -96,9 +97,9 @@ func ask(ctx context.Context, a *access, endpoint string) (memberStatus, error) 
 	case st.Leader == st.Header.MemberId:
 		row.Role = "leader"
 	}
-	members, err := client.MemberList(ctx)
+	members, err := client.MemberList(ctx, clientv3.WithSerializable()) // one without a leader answers, too
 	if err != nil {
-		return row, nil // the member answers, the cluster does not: that shows in Trouble
+		return row, nil // with auth, whoever may see the status may not see this
 	}
 	for _, m := range members.Members {
 		if m.ID == st.Header.MemberId {

@@ -40,10 +40,10 @@ type MemberReport struct {
 	Format     int      `json:"log_format,omitempty"` // newest format of log entries that it reads
 	PeerURLs   []string `json:"peer_urls"`
 	ClientURLs []string `json:"client_urls"`
-	// What the leader knows of it; absent if there is no leader.
+	// What the leader knows of it, or without one who reports.
 	Answers   bool   `json:"answers"`
 	Index     uint64 `json:"index,omitempty"`           // last of its log
-	Lag       uint64 `json:"lag"`                       // entries behind the leader
+	Lag       uint64 `json:"lag"`                       // entries behind the leader, or who has most of those that answer
 	ContactMs int64  `json:"last_contact_ms,omitempty"` // since its last answer to this leader; negative: there was none
 	SyncMicro int64  `json:"log_sync_us,omitempty"`     // one write of its log in a hundred takes so long or longer
 	Replaces  string `json:"replaces,omitempty"`
@@ -88,11 +88,8 @@ type survey struct {
 	outlook *outlook
 }
 
-// report asks the leader how the members are; without one it tells what is
-// known here.
+// report asks the leader how the members are; without one it asks them itself.
 func (s *survey) report(ctx context.Context) *Report {
-	ctx, cancel := context.WithTimeout(ctx, 2*reportPatience)
-	defer cancel()
 	h := s.me.Hello()
 	r := &Report{Member: hex(h.ID), Name: h.Name, Waiting: s.me.Doing(), Notices: s.line.port.Notices(), Others: s.outlook.strangers(h)}
 	if h.Cluster != 0 {
@@ -108,20 +105,24 @@ func (s *survey) report(ctx context.Context) *Report {
 	if turn := n.Membership().Rotation; turn.Phase == txn.RotationGathers || turn.Phase == txn.RotationSwitched {
 		r.Rotation = &RotationReport{turn.From, turn.To, turn.Phase == txn.RotationSwitched}
 	}
-	if n.Leading() {
-		r.Members = s.memberReports(ctx, n)
-		return r
+	if !n.Leading() {
+		if said, err := s.askLeader(ctx); err == nil {
+			r.Members = said
+			return r
+		}
 	}
-	out := new(wrapperspb.BytesValue)
-	var said []MemberReport
-	if err := s.line.callLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err == nil && json.Unmarshal(out.Value, &said) == nil {
-		r.Members = said
-		return r
-	}
-	for _, m := range n.Membership().Members {
-		r.Members = append(r.Members, reportOf(m, 0))
-	}
+	r.Members = s.memberReports(ctx, n)
 	return r
+}
+
+func (s *survey) askLeader(ctx context.Context) (said []MemberReport, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*reportPatience) // it asks the members
+	defer cancel()
+	out := new(wrapperspb.BytesValue)
+	if err := s.line.callLeader(ctx, "Report", wrapperspb.Bytes(nil), out); err != nil {
+		return nil, err
+	}
+	return said, json.Unmarshal(out.Value, &said)
 }
 
 func hex(id uint64) string { return fmt.Sprintf("%x", id) }
@@ -134,15 +135,23 @@ func (s *survey) serveReport(ctx context.Context, _ *wrapperspb.BytesValue) (*wr
 	return answer(s.memberReports(ctx, n))
 }
 
-// memberReports is what the leader knows, with what the members say themselves.
+// memberReports is what the members say themselves, with what is known of them
+// here if this member leads.
 func (s *survey) memberReports(ctx context.Context, n *raftfsm.Node) []MemberReport {
 	ms, last := n.Membership(), n.Status().LastIndex
-	self := s.me.Identity().Member
+	leader := uint64(0)
+	var progress []raftfsm.Progress
 	answers := s.line.describeAll(ctx, ms)
-	progress := n.Progress()
+	if n.Leading() {
+		leader, progress = s.me.Identity().Member, n.Progress()
+	} else {
+		for _, d := range answers {
+			last = max(last, d.Index)
+		}
+	}
 	var out []MemberReport
 	for _, m := range ms.Members {
-		r := reportOf(m, self)
+		r := reportOf(m, leader)
 		if r.Role == "voter" && !votes(n, m.ID) {
 			r.Role = "joining"
 		}

@@ -11,6 +11,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"limpet/cluster"
 	"limpet/discovery"
 	"limpet/peer"
 )
@@ -30,6 +31,28 @@ func startThree(t *testing.T) []*member {
 		cfgs[i].InitialCluster = strings.Join(founders, ",")
 	}
 	return startAll(t, cfgs...)
+}
+
+// A member that is left without a leader still tells who answers and how much they
+// have: that is when people look.
+func TestReportWithoutLeader(t *testing.T) {
+	members := startThree(t)
+	members[0].put("k", "v")
+	left, off := members[0], members[1:]
+	for _, m := range off {
+		m.stop()
+	}
+	var r *cluster.Report
+	eventually(t, "no leader", func() bool { r = left.local.Report(t.Context()); return r.Leader == "" })
+	for _, m := range r.Members {
+		self := m.Name == left.cfg.Name
+		if m.Answers != self || self && (m.Index == 0 || m.Lag != 0) || m.Role != "voter" {
+			t.Errorf("of %s: %+v, want that %s alone answers, and lacks nothing that it knows of", m.Name, m, left.cfg.Name)
+		}
+	}
+	if len(r.Members) != 3 {
+		t.Errorf("%d members in the report, want 3", len(r.Members))
+	}
 }
 
 // Each member tells what it counts of each other one, by its ID in hex, and no
