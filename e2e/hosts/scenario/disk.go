@@ -2,7 +2,14 @@
 
 package scenario
 
-import "testing"
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
 
 // diskFrozen lets every write to the leader's disk hang.
 func diskFrozen(t *testing.T, c *Cluster) {
@@ -27,9 +34,35 @@ func diskStalls(t *testing.T, c *Cluster, stall, free func(leader *Member)) {
 	s.end()
 }
 
+// still is nil once each thread of a process is stopped, or waits for a disk (proc_pid_stat(5)).
+func still(pid int) error {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return err
+	}
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		if _, state, _ := strings.Cut(string(stat), ") "); state == "" || !strings.ContainsRune("TtDZX", rune(state[0])) {
+			return fmt.Errorf("a thread runs: %s", stat)
+		}
+	}
+	return nil
+}
+
 // powerLoss cuts the power of every member at once, under load.
 func powerLoss(t *testing.T, c *Cluster) {
 	s := begin(t, c)
+	// No current, no answers: to a sync that is under way the kernel says that all went
+	// well, although nothing is kept.
+	for _, m := range c.Members() {
+		m.Process.Pause()
+	}
+	for _, m := range c.Members() {
+		c.Eventually(m.Name+" stands still", func(context.Context) error { return still(m.Process.PID()) })
+	}
 	for _, m := range c.Members() {
 		m.Disk.Shutdown()
 	}
