@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"limpet/cluster"
 	"limpet/login"
 	"limpet/trust"
@@ -89,11 +91,12 @@ type Config struct {
 	// once, after it was stored. nil: nobody looks.
 	ShowToken func(token string)
 
-	resolver *net.Resolver     // of SRV records; nil: the system's
-	found    []cluster.Founder // that the records name
-	held     *tokenFile        // the tokens, from Start on; nil: none
-	ring     *trust.Keyring    // of held; follows rotations
-	minted   bool              // held was made by this start
+	resolver *net.Resolver                             // of SRV records; nil: the system's
+	statfs   func(dir string, st *unix.Statfs_t) error // nil: the system's
+	found    []cluster.Founder                         // that the records name
+	held     *tokenFile                                // the tokens, from Start on; nil: none
+	ring     *trust.Keyring                            // of held; follows rotations
+	minted   bool                                      // held was made by this start
 
 	authority *trust.Keyring // of the certificates that --auto-tls shows: ring, or of a secret of this member's own
 	ownMinted *trust.Token   // that secret, if it was made by this start and is not stored yet

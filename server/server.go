@@ -54,6 +54,7 @@ type Server struct {
 	raft    *raft.NetworkTransport
 	node    *raftfsm.Node
 	hub     *watch.Hub
+	space   *space
 	lessor  *lease.Lessor
 	desk    *login.Desk
 	api     *api.Server

@@ -43,6 +43,10 @@ func (s *Server) openState(start *cluster.Start) (err error) {
 	st := s.store.Stats()
 	s.log.Debug("opened the database", "revision", s.store.Rev(), "keys", st.Keys, "bytes", st.FileBytes, "took", time.Since(began))
 	s.hub = watch.NewHub(s.store)
+	s.space = newSpace(s.dir.path, s.dir.raftDir())
+	if s.cfg.statfs != nil {
+		s.space.statfs = s.cfg.statfs
+	}
 	s.lessor = lease.New(lease.Config{
 		Revoke: func(ctx context.Context, id int64) error { return s.api.RevokeExpired(ctx, id) },
 		Extend: s.cfg.Election, Logger: s.log,
@@ -58,10 +62,16 @@ func (s *Server) openState(start *cluster.Start) (err error) {
 		ProposeTimeout:  5*time.Second + 2*s.cfg.Election,
 		MaxRequestBytes: s.cfg.MaxRequestBytes, SnapshotEntries: s.cfg.SnapshotCount, MaxLogBytes: s.cfg.MaxLogBytes, NoSync: s.cfg.NoFsync,
 		Logger:   s.log,
-		OnCommit: s.hub.Notify, OnJump: s.jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
+		OnCommit: s.committed, OnJump: s.jumped, OnEffects: s.effects, OnLeader: s.led, OnNewLeader: func(uint64) { s.metrics.LeaderChanged() }, OnBroken: s.broken,
 		Observe: s.metrics.RaftObserver(),
 	})
 	return err
+}
+
+// committed hears of what was agreed on.
+func (s *Server) committed(commits []*sqlstore.Commit) {
+	s.hub.Notify(commits)
+	s.space.noteGrown()
 }
 
 // jumped hears that the leader's database has taken the place of ours.
@@ -75,6 +85,7 @@ func (s *Server) jumped() {
 }
 
 func (s *Server) effects(e txn.Effects) {
+	s.space.noteGrown() // keys of v2, above all
 	for _, l := range e.Leases {
 		if l.Revoked {
 			s.lessor.Revoked(l.ID)
@@ -199,6 +210,7 @@ func (s *Server) runBackground() {
 	s.wg.Go(func() { s.streams.Run(ctx) })
 	s.wg.Go(func() { compactor.run(ctx) })
 	s.wg.Go(func() { memtune.Run(ctx) })
+	s.wg.Go(func() { s.watchSpace(ctx) })
 	s.wg.Go(func() { s.local.Run(ctx) })
 	s.wg.Go(func() { s.local.Probe(ctx) })
 	if s.gossip != nil {
