@@ -158,6 +158,7 @@ func TestTokens(t *testing.T) {
 				return
 			}
 			until(t, "all to be counted", func() bool { return b.Stats().foreign() == 2 })
+			until(t, "the port to say "+c.portSays, func() bool { return b.log.lines(c.portSays) > 0 }) // after it has counted
 			if n := b.log.lines(c.portSays); n != 1 {
 				t.Errorf("the port says %q %d times, want once:\n%s", c.portSays, n, b.log)
 			}
