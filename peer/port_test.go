@@ -187,6 +187,7 @@ func TestGarbage(t *testing.T) {
 				}
 			}
 			until(t, "all to be counted", func() bool { return h.Stats().foreign() == int64(len(garbage)) })
+			until(t, "the port to say so", func() bool { return h.log.lines("was closed") > 0 }) // after it has counted
 			if n := h.log.lines("was closed"); n != 1 {
 				t.Errorf("one host's garbage is told of %d times, want once:\n%s", n, h.log)
 			}
