@@ -237,6 +237,11 @@ func (d *dataDir) secure() error {
 		return nil
 	}
 	id.Secured = true
+	return d.become(id)
+}
+
+// become writes the identity down, before anything follows from it.
+func (d *dataDir) become(id identity) error {
 	if err := writeIdentity(d.path, id); err != nil {
 		return err
 	}
@@ -254,13 +259,7 @@ func (d *dataDir) keep(now cluster.Identity) error {
 	if now.Cluster != 0 {
 		id.ClusterID = strconv.FormatUint(now.Cluster, 16)
 	}
-	if err := writeIdentity(d.path, id); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	d.id = id
-	d.mu.Unlock()
-	return nil
+	return d.become(id)
 }
 
 // now is the present identity, also while keep changes it.
