@@ -248,7 +248,9 @@ func (e *entry) askJoin(ctx context.Context, d *Description) (*joinReply, error)
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	h, reply := e.me.Hello(), new(joinReply)
-	err := e.line.ask(ctx, d.Address, "Join", joinRequest{h.ID, h.Name, e.me.PeerURLs(), e.me.clientURLs(), e.me.cfg.Format}, reply)
+	err := e.line.ask(ctx, d.Address, "Join", joinRequest{
+		ID: h.ID, Name: h.Name, PeerURLs: e.me.PeerURLs(), ClientURLs: e.me.clientURLs(), Format: e.me.cfg.Format, Follows: len(e.me.cfg.PeerURLs) == 0,
+	}, reply)
 	return reply, err
 }
 

@@ -25,6 +25,8 @@ type joinRequest struct {
 	PeerURLs   []string `json:"peer_urls"`
 	ClientURLs []string `json:"client_urls"`
 	Format     int      `json:"format"` // newest format of log entries that it reads; 0: 1
+	// Follows: its peer URLs are where gossip finds it now, and nobody gave them.
+	Follows bool `json:"follows,omitempty"`
 }
 
 type joinReply struct {
@@ -129,7 +131,13 @@ func (i *intake) takeIn(ctx context.Context, n *raftfsm.Node, req *joinRequest) 
 // added it; what else it is told goes into reply.
 func (i *intake) place(ctx context.Context, n *raftfsm.Node, ms *raftfsm.Membership, req *joinRequest, reply *joinReply) (*txn.Member, error) {
 	add := &txn.Member{ID: req.ID, PeerURLs: req.PeerURLs, Learner: true, Auto: true}
-	if m := byURL(ms, req.PeerURLs); m != nil {
+	m := byURL(ms, req.PeerURLs)
+	if m != nil && m.Started() && req.Follows {
+		// DHCP gives the address of a board that is switched off to another one,
+		// which is nobody's successor for that. What it reports brings the URL.
+		add.PeerURLs, m = nil, nil
+	}
+	if m != nil {
 		if i.line.answers(ctx, m.ID) {
 			return nil, fmt.Errorf("limpet: member %x, %s, runs with one of the peer URLs %v", m.ID, m.Name, req.PeerURLs)
 		}
