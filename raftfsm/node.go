@@ -107,6 +107,9 @@ type Node struct {
 	closeErr  error
 
 	lead atomic.Pointer[leadership] // the newest leader seen; nil: none yet
+
+	turnMu sync.Mutex    // guards turn
+	turn   chan struct{} // closed once raft's loop has answered; nil: it is not asked
 }
 
 // Open starts the member: the log is opened, what it holds beyond the store is

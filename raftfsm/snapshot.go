@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -76,6 +77,9 @@ type manifestStore struct {
 	mu    sync.Mutex // serialises writes of the manifest
 	// onBroken hears that the member must stop; may be nil.
 	onBroken func(error)
+
+	received atomic.Uint64 // pieces of images, since the start
+	adopting atomic.Bool   // a received image is synced and made the database
 }
 
 // Create implements raft.SnapshotStore.
@@ -172,6 +176,7 @@ func (s *manifestSink) ID() string { return s.meta.ID }
 
 // Write implements raft.SnapshotSink.
 func (s *manifestSink) Write(p []byte) (n int, err error) {
+	s.m.received.Add(1)
 	if s.image == nil {
 		s.image, err = os.OpenFile(filepath.Join(s.m.dir, partialName), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
@@ -208,6 +213,8 @@ func (s *manifestSink) Close() error {
 	if !bytes.Equal(s.held, s.sum.Sum(nil)) {
 		return errors.Join(errDamaged, s.Cancel())
 	}
+	s.m.adopting.Store(true)
+	defer s.m.adopting.Store(false)
 	if err := errors.Join(s.image.Sync(), s.image.Close()); err != nil {
 		return err
 	}
@@ -241,6 +248,8 @@ func (m *manifestStore) dropOldLog() error {
 
 // adopt makes the received image the database of the running store.
 func (m *manifestStore) adopt(store *sqlstore.Store) error {
+	m.adopting.Store(true)
+	defer m.adopting.Store(false)
 	err := store.Adopt(filepath.Join(m.dir, imageName))
 	if errors.Is(err, sqlstore.ErrImageRefused) {
 		// Damaged, or older than what we have: the leader will send another.
