@@ -81,6 +81,26 @@ func Open(cfg Config) (*Guard, error) {
 	return g, nil
 }
 
+// Reread reads all files now, and not only when they have changed and the next
+// handshake comes. Those that cannot be read stay in force as they were; the error
+// says which.
+func (g *Guard) Reread() error {
+	var errs []error
+	if g.own != nil {
+		errs = append(errs, g.own.reread())
+	}
+	if g.caller != g.own {
+		errs = append(errs, g.caller.reread())
+	}
+	if g.trusted != nil {
+		errs = append(errs, g.trusted.reread())
+	}
+	if g.revoked != nil {
+		errs = append(errs, g.revoked.reread())
+	}
+	return errors.Join(errs...)
+}
+
 func (g *Guard) watchPair(cert, key string) (*watched[*tls.Certificate], error) {
 	return watch(g.cfg.Logger, func() (*tls.Certificate, error) {
 		pair, err := readPair(cert, key)

@@ -334,6 +334,44 @@ func TestFilesChange(t *testing.T) {
 	want("new", next, bob, true)
 }
 
+// An operator who asks for the files to be read again hears at once what is wrong
+// with them.
+func TestReread(t *testing.T) {
+	ca := certtest.NewCA(t, "ours")
+	server, caller := ca.Issue(certtest.Leaf{CN: "old"}), ca.Issue(certtest.Leaf{CN: "caller"})
+	bundle, crl := filepath.Join(t.TempDir(), "bundle"), filepath.Join(t.TempDir(), "crl")
+	copyFile(t, ca.File, bundle)
+	ca.Revoke(crl)
+	cfg := Config{Files: files(server), Members: true}
+	cfg.Files.CallerCert, cfg.Files.CallerKey = caller.CertFile, caller.KeyFile
+	cfg.Files.TrustedCA, cfg.Files.CRL = bundle, crl
+	g, log := open(t, cfg)
+	if err := g.Reread(); err != nil {
+		t.Errorf("nothing has changed: %v", err)
+	}
+	if n := log.count("were read again"); n != 4 {
+		t.Errorf("the log names %d groups of files, want 4", n)
+	}
+	for _, file := range []string{server.CertFile, caller.KeyFile, bundle, crl} {
+		good, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("nonsense"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Reread(); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("nonsense in %s: got %v, want an error that names it", file, err)
+		}
+		if err := os.WriteFile(file, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Reread(); err != nil {
+			t.Errorf("put right again: %v", err)
+		}
+	}
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	data, err := os.ReadFile(from)

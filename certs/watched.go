@@ -56,6 +56,20 @@ func (w *watched[T]) get() T {
 	return now.value
 }
 
+// reread reads the files whether or not they have changed, and returns why they
+// cannot be read.
+func (w *watched[T]) reread() error {
+	was := w.last.Load()
+	now := &reading[T]{stamps: w.stamps()}
+	if now.value, now.err = w.read(); now.err != nil {
+		now.value = was.value
+	}
+	if w.last.CompareAndSwap(was, now) {
+		w.tell(was.err, now.err)
+	}
+	return now.err
+}
+
 // tell logs what has changed, and what keeps being wrong only once.
 func (w *watched[T]) tell(was, now error) {
 	switch files := strings.Join(w.files, ", "); {
