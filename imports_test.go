@@ -26,7 +26,7 @@ type floor struct {
 // longer used, is an edit to this table.
 var floors = []floor{
 	{"main", []string{"cli"}},
-	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile"}},
+	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile", "systemd"}},
 	{"server", []string{"api/ops", "api/gateway", "api/v2", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
 	{"api/gateway", []string{"api/recipepb"}},
@@ -50,6 +50,7 @@ var floors = []floor{
 	{"sqlstore", nil},
 	{"memtune", nil},
 	{"safefile", nil},
+	{"systemd", nil},
 }
 
 // onlyIn says which packages may import a module, or a package, from outside;
@@ -63,6 +64,7 @@ var onlyIn = []struct {
 	{"github.com/hashicorp/raft-wal", []string{"raftfsm"}},
 	{"modernc.org/sqlite", []string{"sqlstore"}},
 	{"github.com/urfave/cli", []string{"cli"}},
+	{"github.com/coreos/go-systemd", []string{"systemd"}},
 	{"go.etcd.io/etcd/etcdctl", []string{"cli"}},
 	{"github.com/golang-jwt/jwt", []string{"login"}},
 	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway", "api/recipepb"}},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -60,6 +61,32 @@ func applyConfigFile(c *cli.Context, file string) (given, unknown []string, err 
 	}
 	slices.Sort(unknown)
 	return given, unknown, nil
+}
+
+// defaults is what limpet server is asked by a command line that says nothing.
+func defaults(all []setting) (*cli.Context, error) {
+	set := flag.NewFlagSet("server", flag.ContinueOnError)
+	for _, f := range serverFlags(all) {
+		if err := f.Apply(set); err != nil {
+			return nil, err
+		}
+	}
+	return cli.NewContext(nil, set, nil), nil
+}
+
+// levelInFile is the level of the log that a configuration file says.
+func levelInFile(file string) (string, error) {
+	all := settings()
+	c, err := defaults(all)
+	if err != nil {
+		return "", err
+	}
+	o := &orders{given: map[string]bool{}}
+	if err := o.file(c, file); err != nil {
+		return "", err
+	}
+	err = o.older(c, all)
+	return c.String("log-level"), err
 }
 
 // section is a mapping in etcd's file: the flag that each of its keys means, empty

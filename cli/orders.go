@@ -17,6 +17,8 @@ type orders struct {
 	cfg   server.Config
 	given map[string]bool // the flags that were given, in any way
 	notes []note
+
+	configFile string // that the file was read from; empty: there is none
 }
 
 // note is what the operator ought to know about how they asked.
@@ -38,6 +40,7 @@ func takeOrders(c *cli.Context, all []setting) (*orders, error) {
 	}
 	read := func() error { return o.variables(c, flags) }
 	if file != "" {
+		o.configFile = file
 		read = func() error { return o.file(c, file) }
 	}
 	if err := read(); err != nil {

@@ -42,12 +42,12 @@ func recoverCommand(version string) *cli.Command {
 			cfg := server.DefaultConfig()
 			cfg.DataDir, cfg.Token, cfg.TokenFile, cfg.Version = c.String("data-dir"), c.String("token"), c.String("token-file"), version
 			cfg.PeerTLS.Cert, cfg.PeerTLS.Key, cfg.PeerTLS.TrustedCA = c.String("peer-cert-file"), c.String("peer-key-file"), c.String("peer-trusted-ca-file")
-			log, closeLog, err := newLogger("error", "text", "stderr")
+			log, err := openLog("error", "text", "stderr")
 			if err != nil {
 				return err
 			}
-			defer closeLog()
-			r, err := server.OpenRecovery(cfg, log)
+			defer log.close()
+			r, err := server.OpenRecovery(cfg, log.Logger)
 			if err != nil {
 				return err
 			}

@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
+	"sync"
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
-	"google.golang.org/grpc/grpclog"
+	"golang.org/x/sys/unix"
 
 	"limpet/cluster"
 	"limpet/server"
+	"limpet/systemd"
 )
 
 func serverCommand(version string) *cli.Command {
@@ -49,146 +47,126 @@ func serve(c *cli.Context, all []setting, version string) error {
 	}
 	cfg := o.cfg
 	cfg.Version, cfg.ShowToken = version, func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
-	log, closeLog, err := newLogger(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
+	book, err := openLog(c.String("log-level"), c.String("log-format"), c.String("log-outputs"))
 	if err != nil {
 		return err
 	}
-	defer closeLog()
-	quietGRPC(log)
+	defer book.close()
+	quietGRPC(book.Logger)
 	for _, n := range o.notes {
-		log.Warn(n.text, n.with...)
+		book.Warn(n.text, n.with...)
 	}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	r := &runner{cfg: cfg, file: o.configFile, log: book, manager: systemd.FromEnvironment(book.Logger)}
 	for {
-		err := runServer(cfg, log)
-		if err == nil || !server.Rejoins(err, cfg, log) {
+		err := r.run()
+		if err == nil || !server.Rejoins(err, cfg, book.Logger) {
 			return err
 		}
 	}
 }
 
-// runServer runs a member until a signal or a failure.
-func runServer(cfg server.Config, log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+// runner runs a member under what has started it: a service manager, or somebody
+// at a terminal.
+type runner struct {
+	cfg     server.Config
+	file    string // the configuration file; empty: there is none
+	log     *logbook
+	manager *systemd.Manager
+}
+
+// run runs a member until a signal or a failure.
+func (r *runner) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), r.endings()...)
 	defer stop()
-	s, err := server.Start(ctx, cfg, log)
+	reload := make(chan os.Signal, 1)
+	if !onTerminal() {
+		signal.Notify(reload, syscall.SIGHUP)
+		defer signal.Stop(reload)
+	}
+	s, err := r.start(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to stop before it was ready
 		}
 		return err
 	}
-	notify(daemon.SdNotifyReady, log)
-	select {
-	case <-ctx.Done():
-		notify(daemon.SdNotifyStopping, log)
-		log.Info("stopping: streams end, requests under way finish, the last changes are flushed")
-	case err = <-s.Failed():
-		if errors.Is(err, cluster.ErrRemoved) {
-			// As etcd does: it is no failure, and trying again would not help.
-			log.Error("the member has been permanently removed from the cluster; stopping")
-			return s.Stop()
+	r.manager.Ready()
+	watched, unwatched := context.WithCancel(ctx)
+	defer unwatched()
+	// Owner: this call; ends with unwatched.
+	go r.manager.Feed(watched, s.Alive)
+	for err == nil && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			r.manager.Stopping()
+			r.log.Info("stopping: streams end, requests under way finish, the last changes are flushed")
+		case <-reload:
+			r.manager.Reload(func() { r.reload(s) })
+		case err = <-s.Failed():
+			if errors.Is(err, cluster.ErrRemoved) {
+				// As etcd does: it is no failure, and trying again would not help.
+				r.log.Error("the member has been permanently removed from the cluster; stopping")
+				return s.Stop()
+			}
+			r.log.Error("stopping: the member cannot go on", "error", err)
 		}
-		log.Error("stopping: the member cannot go on", "error", err)
 	}
+	unwatched()
 	began := time.Now()
 	err = errors.Join(err, s.Stop())
 	if err == nil {
-		log.Info("stopped", "took", time.Since(began))
+		r.log.Info("stopped", "took", time.Since(began))
 	}
 	return err
 }
 
-// notify tells systemd how far this member is, where a unit of type notify waits
-// for that.
-func notify(state string, log *slog.Logger) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd cannot be told how far this member is", "state", state, "error", err)
+// endings are the signals that end a member. A terminal that goes away ends what
+// runs in it; elsewhere that signal asks for the configuration to be read again.
+func (r *runner) endings() []os.Signal {
+	ends := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if onTerminal() {
+		ends = append(ends, syscall.SIGHUP)
 	}
+	return ends
 }
 
-// quietGRPC has gRPC say to log what it would write to stderr by itself: mostly
-// what is wrong with requests, so that clients decide how much it is.
-func quietGRPC(log *slog.Logger) {
-	w := slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer()
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, w, w))
+// onTerminal reports whether somebody at a terminal has started this process.
+func onTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
+	return err == nil
 }
 
-// newLogger makes the log. Keys and layout follow etcd's JSON lines: level,
-// ts, msg.
-func newLogger(level, format, outputs string) (*slog.Logger, func(), error) {
-	var l slog.Level
-	switch level {
-	case "debug":
-		l = slog.LevelDebug
-	case "info", "":
-	case "warn":
-		l = slog.LevelWarn
-	case "error", "dpanic", "panic", "fatal":
-		l = slog.LevelError
-	default:
-		return nil, nil, badValue("log-level", level, "debug, info, warn or error")
+// start starts the member, and tells the service manager meanwhile how far it is.
+func (r *runner) start(ctx context.Context) (*server.Server, error) {
+	cfg := r.cfg
+	cfg.Doing = new(server.Doing)
+	starting, started := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	// Owner: this call; ends with started.
+	told.Go(func() { r.manager.Starting(starting, cfg.Doing.String) })
+	s, err := server.Start(ctx, cfg, r.log.Logger)
+	started()
+	told.Wait()
+	return s, err
+}
+
+// reload reads again what may change while a member runs: the files of TLS, and
+// the level of the log if a file says it.
+func (r *runner) reload(s *server.Server) {
+	err := s.Reload()
+	if r.file != "" {
+		level, fileErr := levelInFile(r.file)
+		if fileErr == nil {
+			fileErr = r.log.setLevel(level)
+		}
+		err = errors.Join(err, fileErr)
 	}
-	w, closeAll, err := logOutput(outputs)
 	if err != nil {
-		return nil, nil, err
+		r.log.Error("not all could be read again; what was in force stays so", "error", err)
+		return
 	}
-	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: etcdLayout}
-	switch format {
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), closeAll, nil
-	case "text", "console":
-		return slog.New(slog.NewTextHandler(w, opts)), closeAll, nil
-	}
-	closeAll()
-	return nil, nil, badValue("log-format", format, "json or text")
-}
-
-func logOutput(outputs string) (io.Writer, func(), error) {
-	var ws []io.Writer
-	var files []*os.File
-	closeAll := func() {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}
-	for _, o := range splitList(outputs) {
-		switch o {
-		case "default", "stderr", "systemd/journal": // systemd takes stderr into its journal
-			ws = append(ws, os.Stderr)
-		case "stdout":
-			ws = append(ws, os.Stdout)
-		default:
-			f, err := os.OpenFile(o, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-			if err != nil {
-				closeAll()
-				return nil, nil, fmt.Errorf("--log-outputs: %w", err)
-			}
-			files = append(files, f)
-			ws = append(ws, f)
-		}
-	}
-	if len(ws) == 0 {
-		return os.Stderr, closeAll, nil
-	}
-	return io.MultiWriter(ws...), closeAll, nil
-}
-
-// etcdLayout renames and formats what log processors of etcd look for.
-func etcdLayout(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) > 0 {
-		return a
-	}
-	switch {
-	case a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime: // raft has a duration of that name
-		return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z0700"))
-	case a.Key == slog.LevelKey:
-		return slog.String(slog.LevelKey, strings.ToLower(a.Value.String()))
-	}
-	if d, ok := a.Value.Any().(time.Duration); ok {
-		return slog.String(a.Key, d.String())
-	}
-	return a
+	r.log.Info("read again: the files of TLS, and the level of the log from the configuration file; all else takes a restart", "log-level", r.log.levelName())
 }

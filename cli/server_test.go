@@ -4,27 +4,24 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // logged is what a logger writes to a file.
 func logged(t *testing.T, level, format string, say func(log *slog.Logger)) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "log")
-	log, closeLog, err := newLogger(level, format, file)
+	log, err := openLog(level, format, file)
 	if err != nil {
-		t.Fatalf("newLogger(%s, %s): %v", level, format, err)
+		t.Fatalf("openLog(%s, %s): %v", level, format, err)
 	}
-	say(log)
-	closeLog()
+	say(log.Logger)
+	log.close()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -104,12 +101,12 @@ func TestLoggerLevels(t *testing.T) {
 }
 
 func TestLoggerRefuses(t *testing.T) {
-	_, _, err := newLogger("loud", "json", "default")
+	_, err := openLog("loud", "json", "default")
 	wantError(t, err, `--log-level is "loud", want debug, info, warn or error`)
-	_, _, err = newLogger("info", "xml", "default")
+	_, err = openLog("info", "xml", "default")
 	wantError(t, err, `--log-format is "xml", want json or text`)
 	gone := filepath.Join(t.TempDir(), "gone", "log")
-	_, _, err = newLogger("info", "json", gone)
+	_, err = openLog("info", "json", gone)
 	wantError(t, err, "--log-outputs: open "+gone+": no such file or directory")
 }
 
@@ -118,12 +115,12 @@ func TestLoggerOutputs(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	for range 2 {
-		log, closeLog, err := newLogger("info", "json", a+" , "+b)
+		log, err := openLog("info", "json", a+" , "+b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		log.Info("x")
-		closeLog()
+		log.close()
 	}
 	x, err := os.ReadFile(a)
 	if err != nil {
@@ -135,26 +132,6 @@ func TestLoggerOutputs(t *testing.T) {
 	}
 	if string(x) != string(y) || strings.Count(string(x), "\n") != 2 {
 		t.Errorf("two files after two lines: got %q and %q, want both lines in both", x, y)
-	}
-}
-
-// A unit of type notify hears of a member that is ready.
-func TestNotify(t *testing.T) {
-	at := filepath.Join(t.TempDir(), "notify")
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: at, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	t.Setenv("NOTIFY_SOCKET", at)
-	notify(daemon.SdNotifyReady, slog.New(slog.DiscardHandler))
-	if err := l.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	buf := make([]byte, 64)
-	n, err := l.Read(buf)
-	if got := string(buf[:n]); err != nil || got != "READY=1" {
-		t.Errorf("systemd hears %q, %v, want READY=1", got, err)
 	}
 }
 

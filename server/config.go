@@ -90,6 +90,8 @@ type Config struct {
 	// ShowToken is called with the token that was made when a new cluster began:
 	// once, after it was stored. nil: nobody looks.
 	ShowToken func(token string)
+	// Doing, if set, is told what a start is doing.
+	Doing *Doing
 
 	resolver *net.Resolver                             // of SRV records; nil: the system's
 	statfs   func(dir string, st *unix.Statfs_t) error // nil: the system's

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,7 @@ type Server struct {
 	metrics *ops.Metrics
 	health  *ops.Health
 	gateway *gateway.Gateway // nil: there is none
+	pulse   *pulse
 
 	grpc     *grpc.Server
 	grpcOnce sync.Once
@@ -72,6 +74,7 @@ type Server struct {
 	extra    *splitter      // the metrics listeners; nil: there are none
 	peers    []net.Listener // for the other members
 	given    *certs.Guard   // of certificates for the peer port; nil: none were given
+	shown    *certs.Guard   // of the client ports; nil: they speak no TLS
 	turned   peer.Notices   // of clients turned away, so that the log is not theirs
 
 	cancel  context.CancelFunc // ends the background work
@@ -95,22 +98,27 @@ func Start(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, metrics: ops.NewMetrics(), failed: make(chan error, 4),
 		built: make(chan struct{}), ended: make(chan struct{}), serving: make(chan struct{}), opened: make(chan struct{}), news: make(chan struct{}, 1),
 	}
-	stages := []func(context.Context) error{
-		s.forceNewCluster,
-		s.listen,  // when a port is taken, the data directory stays untouched
-		s.openDir, // who this member is
-		s.findFounders,
-		s.openPeers,      // it can be asked, and ask
-		s.serveHTTPFaces, // whoever looks sees what it waits for
-		s.enter,          // it belongs to a cluster, and has its state
-		s.awaitReady,     // it knows what the others know
-		s.serve,
+	stages := []struct {
+		doing string
+		run   func(context.Context) error
+	}{
+		{"making a cluster of this member alone", s.forceNewCluster},
+		{"opening ports", s.listen}, // when one is taken, the data directory stays untouched
+		{"opening the data directory", s.openDir},
+		{"asking the DNS for the members", s.findFounders},
+		{"opening the ports for other members", s.openPeers}, // it can be asked, and ask
+		{"opening the ports for clients", s.serveHTTPFaces},  // whoever looks sees what it waits for
+		{"opening the database and the log", s.enter},        // it belongs to a cluster, and has its state
+		{"waiting: for a leader, and to have caught up with it", s.awaitReady},
+		{"beginning to serve", s.serve},
 	}
 	for _, stage := range stages {
-		if err := stage(ctx); err != nil {
+		s.does(stage.doing)
+		if err := stage.run(ctx); err != nil {
 			return nil, errors.Join(err, s.Stop())
 		}
 	}
+	s.cfg.Doing.set(func() string { return "" })
 	return s, nil
 }
 
@@ -127,9 +135,12 @@ func (s *Server) listen(context.Context) error {
 	if err != nil {
 		return err
 	}
-	secure, err := s.cfg.clientTLS(s.log)
-	if err != nil {
+	if s.shown, err = s.cfg.clientGuard(s.log); err != nil {
 		return err
+	}
+	var secure *tls.Config
+	if s.shown != nil {
+		secure = s.shown.Server()
 	}
 	if s.given, err = s.cfg.peerGuard(s.log); err != nil {
 		return err
@@ -336,6 +347,22 @@ func Rejoins(err error, cfg Config, log *slog.Logger) bool {
 	}
 	log.Warn("the cluster was recovered without this member: it joins again as a new one; its old data is kept", "folder", d.file(d.id.Aside))
 	return true
+}
+
+// Alive is nil while this member makes progress, or says what does not move. It is
+// for one caller that asks again and again.
+func (s *Server) Alive(ctx context.Context) error { return s.pulse.check(ctx) }
+
+// Reload reads the files of TLS again. What cannot be read stays as it was; the log
+// says so, and the error.
+func (s *Server) Reload() error {
+	var errs []error
+	for _, g := range []*certs.Guard{s.shown, s.given} {
+		if g != nil {
+			errs = append(errs, g.Reread())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Failed yields an error when a listener dies while the member runs.

@@ -161,6 +161,7 @@ func (s *Server) build() error {
 		Learner: func() bool { self := s.node.Membership().Self; return self != nil && self.Learner }, Disk: s.store.Err, Read: s.probe,
 		Logger: s.log, Metrics: s.metrics,
 	}
+	s.pulse = &pulse{now: time.Now, turns: s.node.Turns, vitals: s.node.Vitals, disk: s.store.Err}
 	s.buildGRPC()
 	if !s.cfg.Gateway {
 		return nil

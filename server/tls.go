@@ -83,9 +83,9 @@ func firstSecure(urls []string) string {
 	return urls[i]
 }
 
-// clientTLS is TLS for listeners of clients and of metrics; nil if no URL of
+// clientGuard makes TLS for listeners of clients and of metrics; nil if no URL of
 // theirs needs it.
-func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
+func (c *Config) clientGuard(log *slog.Logger) (*certs.Guard, error) {
 	if firstSecure(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs)) == "" {
 		return nil, nil
 	}
@@ -105,7 +105,7 @@ func (c *Config) clientTLS(log *slog.Logger) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("TLS for clients: %w", err)
 	}
-	return g.Server(), nil
+	return g, nil
 }
 
 // serverNames are those under which clients may find this member, its own
