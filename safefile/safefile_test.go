@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -112,5 +113,26 @@ func wantNoTmp(t *testing.T, file string) {
 	t.Helper()
 	if _, err := os.Lstat(file + ".tmp"); !os.IsNotExist(err) {
 		t.Errorf("%s.tmp after Write: got %v, want none", filepath.Base(file), err)
+	}
+}
+
+// A file has its mode whatever the umask is, and its owner, before it has its name.
+func TestWriteFor(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	me := &Owner{UID: os.Getuid(), GID: os.Getgid()}
+	if os.Getuid() == 0 {
+		me = &Owner{UID: 12345, GID: 23456}
+	}
+	if err := WriteFor(file, []byte("a: b\n"), 0o644, me); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if info.Mode().Perm() != 0o644 || int(st.Uid) != me.UID || int(st.Gid) != me.GID {
+		t.Errorf("got mode %o of %d:%d, want 644 of %d:%d", info.Mode().Perm(), st.Uid, st.Gid, me.UID, me.GID)
 	}
 }
