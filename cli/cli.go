@@ -53,7 +53,7 @@ func newApp(version string, out io.Writer) *cli.App {
 		Description: "Start a member with\n\n    limpet server\n\n" +
 			"and talk to it with any etcd client, or with the etcdctl that is built in:\n\n" +
 			"    limpet etcdctl put greeting hello\n    limpet etcdctl get greeting",
-		Commands: []*cli.Command{serverCommand(version), statusCommand(), memberCommand(), recoverCommand(version), tokenCommand(), certCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
+		Commands: []*cli.Command{serverCommand(version), statusCommand(), memberCommand(), recoverCommand(version), tokenCommand(), certCommand(), configCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
 		// Errors are printed once, by Run, without the whole help.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,
@@ -77,8 +77,8 @@ func usageError(c *cli.Context, err error, _ bool) error {
 }
 
 func commandPath(c *cli.Context) string {
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "limpet" {
-		return "limpet " + c.Command.Name
+	if c.Command != nil && c.Command.HelpName != "" {
+		return c.Command.HelpName
 	}
 	return "limpet"
 }

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,19 +13,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// applyConfigFile sets the flags from a YAML (or JSON) file as etcd reads it:
+// applyConfigFile sets the flags from a YAML (or JSON) file, and its content, as etcd reads it:
 // keys are the flags' names, durations are nanoseconds or Go durations, lists
 // are comma-separated or YAML lists. Values from the command line and the
 // environment are put back to their defaults first: the file alone counts. It
 // returns the flags that the file gives, and keys that name no flag; those of
 // etcd's mappings stand for flags.
-func applyConfigFile(c *cli.Context, file string) (given, unknown []string, err error) {
+func applyConfigFile(c *cli.Context, file string, data []byte) (given, unknown []string, err error) {
 	bad := func(format string, args ...any) (_, _ []string, _ error) {
 		return nil, nil, fmt.Errorf("--config-file %s"+format, append([]any{file}, args...)...)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("--config-file: %w", err)
 	}
 	var values map[string]any
 	if err := yaml.Unmarshal(data, &values); err != nil {

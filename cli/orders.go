@@ -46,21 +46,29 @@ func takeOrders(c *cli.Context, all []setting) (*orders, error) {
 	if err := read(); err != nil {
 		return nil, err
 	}
-	if err := o.older(c, all); err != nil {
+	if err := o.settle(c, all); err != nil {
 		return nil, err
-	}
-	for _, s := range all {
-		if err := s.apply(c, &o.cfg); err != nil {
-			return nil, err
-		}
-		if s.idle != "" && o.given[s.name] {
-			o.note("this flag has no effect in limpet: "+s.idle, "flag", "--"+s.name)
-		}
 	}
 	if o.given["listen-client-urls"] && !o.given["advertise-client-urls"] && file == "" {
 		o.cfg.AdvertiseClientURLs = nil // etcd forgets the default, too
 	}
 	return o, nil
+}
+
+// settle makes the configuration of what the flags have come to say.
+func (o *orders) settle(c *cli.Context, all []setting) error {
+	if err := o.older(c, all); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := s.apply(c, &o.cfg); err != nil {
+			return err
+		}
+		if s.idle != "" && o.given[s.name] {
+			o.note("this flag has no effect in limpet: "+s.idle, "flag", "--"+s.name)
+		}
+	}
+	return nil
 }
 
 // variable is the variable that a flag is given by, and its text; empty: there is
@@ -122,7 +130,16 @@ func strayVariables(known map[string]bool) []string {
 
 // file sets the flags by a file alone.
 func (o *orders) file(c *cli.Context, file string) error {
-	given, unknown, err := applyConfigFile(c, file)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("--config-file: %w", err)
+	}
+	return o.content(c, file, data)
+}
+
+// content sets the flags by what a file holds.
+func (o *orders) content(c *cli.Context, file string, data []byte) error {
+	given, unknown, err := applyConfigFile(c, file, data)
 	if err != nil {
 		return err
 	}
