@@ -13,6 +13,8 @@ import (
 	"github.com/urfave/cli/v2"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"limpet/server"
 )
 
 func memberCommand() *cli.Command {
@@ -28,7 +30,7 @@ func memberCommand() *cli.Command {
 				&cli.BoolFlag{Name: "learner", Usage: "without a vote, until it is promoted"}),
 			memberAction("remove", "MEMBER", "take a member out for good; it stops", memberRemove),
 			memberAction("promote", "MEMBER", "give a learner a vote", memberPromote),
-			memberAction("leave", "", "take the member that is asked out of the cluster for good", memberLeave),
+			leaveCommand(),
 		},
 	}
 }
@@ -169,6 +171,33 @@ func memberPromote(ctx context.Context, c *cli.Context, client *clientv3.Client)
 	return err
 }
 
+// leaveCommand asks the member of a data directory itself, whatever its ports,
+// users and certificates are; or one at an endpoint.
+func leaveCommand() *cli.Command {
+	cmd := memberAction("leave", "", "take the member that is asked out of the cluster for good", memberLeave,
+		&cli.BoolFlag{Name: "unless-only", Usage: "do nothing if there is no other member"})
+	cmd.Description = "Asks the member that runs with --data-dir on this machine, as the user that limpet\n" +
+		"runs as; without --data-dir, or with --endpoints, the member at the first endpoint."
+	remote := cmd.Action
+	cmd.Action = func(c *cli.Context) error {
+		if c.String("data-dir") == "" || c.IsSet("endpoints") || c.Args().Present() {
+			return remote(c)
+		}
+		ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+		defer cancel()
+		err := server.AdminOf(c.String("data-dir")).Leave(ctx)
+		if errors.Is(err, server.ErrOnlyMember) && c.Bool("unless-only") {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.App.Writer, "the member has left the cluster for good; it stops, and its data directory can be removed")
+		return err
+	}
+	return cmd
+}
+
 // memberLeave removes the member that answers at the first endpoint.
 func memberLeave(ctx context.Context, c *cli.Context, client *clientv3.Client) error {
 	st, err := client.Status(ctx, client.Endpoints()[0])
@@ -180,7 +209,10 @@ func memberLeave(ctx context.Context, c *cli.Context, client *clientv3.Client) e
 		return err
 	}
 	if len(list.Members) == 1 {
-		return fmt.Errorf("member %x is the only one: nobody would keep the data; to end it, stop it and remove its data directory", st.Header.MemberId)
+		if c.Bool("unless-only") {
+			return nil
+		}
+		return server.ErrOnlyMember
 	}
 	if _, err := client.MemberRemove(ctx, st.Header.MemberId); err != nil {
 		return err

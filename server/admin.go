@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"limpet/cluster"
 )
 
@@ -24,24 +26,33 @@ const adminName = "admin.sock"
 const (
 	rotatePath = "/token/rotate"
 	finishPath = "/token/finish"
+	leavePath  = "/member/leave"
 	reportPath = "/cluster"
 )
+
+// ErrOnlyMember: a member that is the whole cluster cannot leave it.
+var ErrOnlyMember = errors.New("this member is the only one: nobody would keep the data; to end it, stop it and remove its data directory")
 
 // openAdmin listens on the socket. A file system without sockets costs nothing
 // but what is asked there.
 func (s *Server) openAdmin() {
-	if s.vault == nil {
-		return
-	}
 	l, err := listenAdmin(s.dir.path)
 	if err != nil {
-		s.log.Warn("limpet token rotate cannot reach this member", "error", err)
+		s.log.Warn("limpet token rotate, and limpet member leave with a data directory, cannot reach this member", "error", err)
 		return
+	}
+	rotate, finish := s.local.RotateToken, s.local.FinishRotation
+	if s.vault == nil {
+		noToken := func(context.Context) error {
+			return errors.New("this member has no token, which could be replaced")
+		}
+		rotate, finish = noToken, noToken
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+reportPath, s.adminReport)
-	mux.HandleFunc("POST "+rotatePath, s.adminDoes(s.local.RotateToken))
-	mux.HandleFunc("POST "+finishPath, s.adminDoes(s.local.FinishRotation))
+	mux.HandleFunc("POST "+rotatePath, s.adminDoes(rotate))
+	mux.HandleFunc("POST "+finishPath, s.adminDoes(finish))
+	mux.HandleFunc("POST "+leavePath, s.adminDoes(s.leave))
 	s.serveHTTP(l, mux)
 }
 
@@ -98,12 +109,30 @@ func (s *Server) adminReport(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) adminDoes(do func(context.Context) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if err := do(r.Context()); err != nil {
+		switch err := do(r.Context()); {
+		case errors.Is(err, ErrOnlyMember):
+			http.Error(w, err.Error(), http.StatusPreconditionFailed)
+			return
+		case err != nil:
 			http.Error(w, err.Error(), http.StatusConflict)
 			return
 		}
 		s.adminReport(w, r)
 	}
+}
+
+// leave takes this member out of its cluster for good; it ends then.
+func (s *Server) leave(ctx context.Context) error {
+	select {
+	case <-s.built: // s.api is there
+	default:
+		return errors.New("this member is not in a cluster yet")
+	}
+	if len(s.node.Membership().Members) == 1 {
+		return ErrOnlyMember
+	}
+	_, err := s.api.RemoveMember(ctx, &pb.MemberRemoveRequest{ID: s.dir.now().member()})
+	return err
 }
 
 // Admin reaches the member that runs with a data directory on this machine.
@@ -120,6 +149,19 @@ func (a *Admin) RotateToken(ctx context.Context) (*cluster.Report, error) {
 // FinishRotation has the cluster trust the old token no more.
 func (a *Admin) FinishRotation(ctx context.Context) (*cluster.Report, error) {
 	return a.ask(ctx, http.MethodPost, finishPath)
+}
+
+// Leave takes the member out of its cluster for good. It answers ErrOnlyMember if
+// the member is all there is.
+func (a *Admin) Leave(ctx context.Context) error {
+	_, err := a.ask(ctx, http.MethodPost, leavePath)
+	if err == nil || errors.Is(err, ErrOnlyMember) {
+		return err
+	}
+	if id, idErr := readIdentity(a.dir); idErr == nil && id.Removed {
+		return nil // it has ended before it could answer
+	}
+	return err
 }
 
 // Report is how the cluster is.
@@ -146,6 +188,9 @@ func (a *Admin) ask(ctx context.Context, method, path string) (*cluster.Report, 
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusPreconditionFailed {
+		return nil, ErrOnlyMember
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, errors.New(string(bytes.TrimSpace(body)))
