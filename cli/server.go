@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"limpet/cluster"
 	"limpet/server"
@@ -82,7 +81,7 @@ func (r *runner) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), r.endings()...)
 	defer stop()
 	reload := make(chan os.Signal, 1)
-	if !onTerminal() {
+	if !isTerminal(os.Stdin) {
 		signal.Notify(reload, syscall.SIGHUP)
 		defer signal.Stop(reload)
 	}
@@ -127,16 +126,10 @@ func (r *runner) run() error {
 // runs in it; elsewhere that signal asks for the configuration to be read again.
 func (r *runner) endings() []os.Signal {
 	ends := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
-	if onTerminal() {
+	if isTerminal(os.Stdin) {
 		ends = append(ends, syscall.SIGHUP)
 	}
 	return ends
-}
-
-// onTerminal reports whether somebody at a terminal has started this process.
-func onTerminal() bool {
-	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // start starts the member, and tells the service manager meanwhile how far it is.
