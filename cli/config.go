@@ -25,7 +25,7 @@ func configCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "file", Usage: "the configuration file", Required: true},
 		&cli.StringSliceFlag{Name: "unset", Usage: "a key that goes back to its default"},
-		&cli.StringFlag{Name: "owner", Usage: "user whose the files become; only root can give them away"},
+		&cli.StringFlag{Name: "token-owner", Usage: "user to whom the token's file belongs; only root can give it away"},
 	}
 	for _, f := range serverFlags(all) {
 		if name := f.Names()[0]; name != "config-file" && name != "version" {
@@ -57,13 +57,13 @@ func configCommand() *cli.Command {
 // of its own.
 const configHelp = `limpet config set: {{.Usage}}
 
-  limpet config set --file FILE [--unset KEY] [--owner USER] [flags of limpet server]
+  limpet config set --file FILE [--unset KEY] [--token-owner USER] [flags of limpet server]
 
 {{.Description}}
 
-  --file FILE     the configuration file
-  --unset KEY     a key that goes back to its default; may be given again
-  --owner USER    user whose the files become; only root can give them away
+  --file FILE          the configuration file
+  --unset KEY          a key that goes back to its default; may be given again
+  --token-owner USER   user to whom the token's file belongs; only root can give it away
 `
 
 func setConfig(c *cli.Context, all []setting) error {
@@ -71,7 +71,7 @@ func setConfig(c *cli.Context, all []setting) error {
 		return fmt.Errorf("%q is not a valid flag; see limpet config set --help", c.Args().First())
 	}
 	file := c.String("file")
-	owner, err := ownerNamed(c.String("owner"))
+	owner, err := ownerNamed(c.String("token-owner"))
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func setConfig(c *cli.Context, all []setting) error {
 			return err
 		}
 	}
-	return doc.write(c.App.Writer, before, owner)
+	return doc.write(c.App.Writer, before)
 }
 
 // ownerNamed is nil if nobody is named.
@@ -112,11 +112,11 @@ func ownerNamed(name string) (*safefile.Owner, error) {
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return nil, fmt.Errorf("--owner: %w", err)
+		return nil, fmt.Errorf("--token-owner: %w", err)
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
-		return nil, fmt.Errorf("--owner: %w", err)
+		return nil, fmt.Errorf("--token-owner: %w", err)
 	}
 	gid, err := strconv.Atoi(u.Gid)
 	return &safefile.Owner{UID: uid, GID: gid}, err
@@ -297,7 +297,7 @@ func (d *configDocument) writeToken(token string, owner *safefile.Owner) error {
 }
 
 // write replaces the file if it is to change, and tells what does.
-func (d *configDocument) write(w io.Writer, before []byte, owner *safefile.Owner) error {
+func (d *configDocument) write(w io.Writer, before []byte) error {
 	data, err := d.bytes()
 	if err != nil {
 		return err
@@ -306,7 +306,7 @@ func (d *configDocument) write(w io.Writer, before []byte, owner *safefile.Owner
 		data = before // as it was written
 	}
 	if !bytes.Equal(data, before) {
-		if err := safefile.WriteFor(d.file, data, 0o644, owner); err != nil {
+		if err := safefile.WriteFor(d.file, data, 0o644, nil); err != nil {
 			return err
 		}
 	}

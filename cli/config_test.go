@@ -110,7 +110,7 @@ func TestConfigSetRefuses(t *testing.T) {
 		{"name: [a", nil, "is not valid YAML"},
 		{"- name\n", nil, "is not a mapping of the flags' names to their values"},
 		{"name: {a: b}\n", nil, "name is a mapping, want one value"},
-		{"", []string{"--owner=nobody-of-this-name"}, "--owner: user: unknown user nobody-of-this-name"},
+		{"", []string{"--token-owner=nobody-of-this-name"}, "--token-owner: user: unknown user nobody-of-this-name"},
 	} {
 		file := writeFile(t, "config.yaml", c.before)
 		_, err := limpet(append([]string{"config", "set", "--file", file}, c.args...)...)

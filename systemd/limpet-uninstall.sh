@@ -20,7 +20,7 @@ fatal() {
 	exit 1
 }
 
-keep= force=
+keep='' force=''
 for arg; do
 	case "$arg" in
 	--keep-data) keep=1 ;;
