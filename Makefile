@@ -1,8 +1,12 @@
 # Targets: run build test check e2e bench fuzz clean. Each works on a fresh clone.
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# The newest tag; without one a version below all tags, newer if the commit is.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null \
+	|| { at=$$(TZ=UTC0 git log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd 2>/dev/null) \
+	&& echo v0.0.0-$$at-$$(git describe --always --exclude '*' --abbrev=12 --dirty); } || echo dev)
+COMMIT  ?= $(shell sha=$$(git rev-parse HEAD 2>/dev/null) && echo $$sha$$(test -z "$$(git status --porcelain)" || echo -dirty))
+LDFLAGS  = -s -w -X main.version=$(VERSION) -X limpet/cli.linkedCommit=$(COMMIT)
 CACHE   := $(CURDIR)/.cache
 TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
 

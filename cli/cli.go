@@ -6,14 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
-
-	"limpet/api"
 )
 
 // Run executes the command line, which is os.Args, and returns the exit code.
@@ -81,26 +78,6 @@ func commandPath(c *cli.Context) string {
 		return c.Command.HelpName
 	}
 	return "limpet"
-}
-
-func versionCommand(version string) *cli.Command {
-	return &cli.Command{
-		Name:         "version",
-		Usage:        "print the versions of limpet and of the etcd it speaks like",
-		OnUsageError: usageError,
-		Action: func(c *cli.Context) error {
-			_, err := fmt.Fprintf(c.App.Writer, "limpet Version: %s\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
-				version, api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
-		},
-	}
-}
-
-// printVersion is etcd --version: scripts read its first line.
-func printVersion(w io.Writer, version string) error {
-	_, err := fmt.Fprintf(w, "etcd Version: %s\nGit SHA: limpet %s\nGo Version: %s\nGo OS/Arch: %s/%s\nlimpet Version: %s\n",
-		api.Version, version, runtime.Version(), runtime.GOOS, runtime.GOARCH, version)
-	return err
 }
 
 func etcdctlCommand() *cli.Command {

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -53,23 +51,6 @@ func TestRunSaysByItsCode(t *testing.T) {
 	}
 	if code := Run([]string{"limpet", "nosuch"}, "v1"); code != 1 {
 		t.Errorf("limpet nosuch: exit code %d, want 1", code)
-	}
-}
-
-func TestVersion(t *testing.T) {
-	out, err := limpet("version")
-	want := fmt.Sprintf("limpet Version: v1\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n", api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	if err != nil || out != want {
-		t.Errorf("limpet version: got %q, %v, want %q", out, err, want)
-	}
-}
-
-// Scripts read the first line of etcd --version.
-func TestServerVersion(t *testing.T) {
-	out, err := limpet("server", "--version")
-	want := fmt.Sprintf("etcd Version: %s\nGit SHA: limpet v1\nGo Version: %s\nGo OS/Arch: %s/%s\nlimpet Version: v1\n", api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	if err != nil || out != want {
-		t.Errorf("limpet server --version: got %q, %v, want %q", out, err, want)
 	}
 }
 
