@@ -1,4 +1,4 @@
-# Targets: run build test check e2e bench fuzz clean. Each works on a fresh clone.
+# Targets: run build release test check e2e bench fuzz clean. Each works on a fresh clone.
 
 GO      ?= go
 # The newest tag; without one a version below all tags, newer if the commit is.
@@ -6,6 +6,9 @@ VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null \
 	|| { at=$$(TZ=UTC0 git log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd 2>/dev/null) \
 	&& echo v0.0.0-$$at-$$(git describe --always --exclude '*' --abbrev=12 --dirty); } || echo dev)
 COMMIT  ?= $(shell sha=$$(git rev-parse HEAD 2>/dev/null) && echo $$sha$$(test -z "$$(git status --porcelain)" || echo -dirty))
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+DIST    ?= $(CURDIR)/dist
+CHANNEL ?= stable
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X limpet/cli.linkedCommit=$(COMMIT)
 CACHE   := $(CURDIR)/.cache
 TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
@@ -14,16 +17,21 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: run build test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
+.PHONY: run build release test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
+
+release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some
+	cd tools && $(GO) run ./release -repo "$(CURDIR)" -out "$(abspath $(DIST))" -arch "$(ARCH)" \
+		-version "$(VERSION)" -channel "$(CHANNEL)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
 
 run: build ## a member on localhost:2379 with its data in ./default.limpet
 	./limpet server
 
 test: ## unit tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race ./...
+	cd tools && $(GO) test ./...
 
 check: ## format, vet, staticcheck, import table
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
@@ -31,6 +39,7 @@ check: ## format, vet, staticcheck, import table
 	cd e2e && $(GO) vet ./...
 	cd e2e/kube && $(GO) vet ./...
 	cd bench && $(GO) vet ./...
+	cd tools && $(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) mod verify >/dev/null
 	$(GO) mod tidy -diff
@@ -63,4 +72,4 @@ fuzz: ## every fuzz target for FUZZTIME, one after the other
 	done
 
 clean:
-	rm -rf limpet $(CACHE)
+	rm -rf limpet dist $(CACHE)
