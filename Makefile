@@ -17,7 +17,7 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: run build release test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
+.PHONY: run build release release-check release-smoke test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
@@ -25,6 +25,12 @@ build: ## the static binary, ./limpet
 release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some
 	cd tools && $(GO) run ./release -repo "$(CURDIR)" -out "$(abspath $(DIST))" -arch "$(ARCH)" \
 		-version "$(VERSION)" -channel "$(CHANNEL)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
+
+release-check: ## two clones, two empty build caches, the same bytes
+	cd e2e && E2E_LONG=1 $(GO) test -count=1 -timeout 60m -v -run TestReproducible ./release
+
+release-smoke: ## all architectures: reproducible, run under qemu-user, in an image
+	cd e2e && E2E_LONG=1 $(GO) test -count=1 -timeout 90m -v ./release
 
 run: build ## a member on localhost:2379 with its data in ./default.limpet
 	./limpet server
