@@ -47,6 +47,7 @@ var floors = []floor{
 	{"trust", nil},
 	{"certs", nil},
 	{"certs/certtest", nil},
+	{"docs/doctest", nil},
 	{"sqlstore", nil},
 	{"memtune", nil},
 	{"safefile", nil},
