@@ -61,14 +61,11 @@ func describe(t *testing.T, r *prometheus.Registry, labels map[string][]string, 
 		}
 		name := found[1]
 		help[name] = strings.NewReplacer(`\n`, " ", `\"`, `"`).Replace(strings.Trim(found[2], `"`))
-		for _, l := range strings.Split(found[4], ",") {
+		fixed, _, _ := strings.Cut(found[3], "=") // alarm="NOSPACE", one at most
+		for _, l := range append(strings.Split(found[4], ","), fixed) {
 			if l != "" && !slices.Contains(labels[name], l) {
 				labels[name] = append(labels[name], l)
 			}
-		}
-		if found[3] != "" { // reason="…", as promhttp's
-			l, _, _ := strings.Cut(found[3], "=")
-			labels[name] = append(labels[name], l)
 		}
 	}
 }

@@ -607,3 +607,22 @@ func wantFree(t testing.TB, urls []string) {
 	}
 	closeAll(ls)
 }
+
+// Which alarms are raised is in the figures, and what a member takes the time for.
+func TestAlarmMetrics(t *testing.T) {
+	m := start(t, newConfig(t))
+	shows := func(line string) func() bool {
+		return func() bool {
+			_, body := httpGet(t, m.cfg.ListenClientURLs[0]+"/metrics")
+			return strings.Contains(body, "\n"+line)
+		}
+	}
+	eventually(t, "no alarm is raised", shows(`limpet_alarms{alarm="NOSPACE"} 0`+"\n"))
+	alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE}
+	if _, err := pb.NewMaintenanceClient(m.conn).Alarm(t.Context(), alarm); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "one is raised", shows(`limpet_alarms{alarm="NOSPACE"} 1`+"\n"))
+	eventually(t, "the other is not", shows(`limpet_alarms{alarm="CORRUPT"} 0`+"\n"))
+	eventually(t, "it tells the time", shows("limpet_clock_seconds "))
+}

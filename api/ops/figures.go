@@ -1,5 +1,11 @@
 package ops
 
+import (
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
 // The figures read at each scrape, under etcd's names where etcd has them. A
 // figure that stands for something limpet does not have is always zero: it is
 // here because dashboards and alert rules name it.
@@ -48,6 +54,7 @@ func (m *Metrics) gauges() []figure {
 		{"limpet_tail_pending_bytes", "Bytes applied and not yet written to SQLite.", func() float64 { return float64(src.Store.Stats().Pending) }},
 		{"limpet_raft_log_bytes", "Bytes of the raft log since it was last trimmed.", func() float64 { return float64(src.Node.Status().LogBytes) }},
 		{"limpet_raft_durable_index", "Raft index up to which SQLite holds everything, synced.", func() float64 { return float64(src.Store.Durable()) }},
+		{"limpet_clock_seconds", "This member's wall clock, Unix time: compared with the time of the scrape it tells a clock that is wrong.", func() float64 { return float64(time.Now().UnixMilli()) / 1000 }},
 		{"limpet_disk_writable", "1 while the keeper can write the database.", func() float64 { return bit(src.Store.Err() == nil) }},
 	}
 }
@@ -74,4 +81,15 @@ func (m *Metrics) counters() []figure {
 		{"etcd_debugging_store_watch_requests_total", "Total number of incoming v2 watch requests.", zero},
 		{"etcd_grpc_proxy_events_coalescing_total", "A figure of etcd's proxy.", zero},
 	}
+}
+
+// raised counts the members that have raised an alarm, as this one knows it.
+func (m *Metrics) raised(kind pb.AlarmType) float64 {
+	n := 0
+	for _, a := range m.src.Node.Alarms() {
+		if a.Type == kind {
+			n++
+		}
+	}
+	return float64(n)
 }

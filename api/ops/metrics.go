@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"limpet/api"
 	"limpet/peer"
@@ -209,6 +210,11 @@ func (m *Metrics) infos() {
 		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: i.name, Help: i.help}, []string{i.label})
 		g.WithLabelValues(i.value).Set(1)
 		m.Registry.MustRegister(g)
+	}
+	for _, kind := range []pb.AlarmType{pb.AlarmType_NOSPACE, pb.AlarmType_CORRUPT} {
+		m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "limpet_alarms", Help: "Members that have raised this alarm.", ConstLabels: prometheus.Labels{"alarm": kind.String()},
+		}, func() float64 { return m.raised(kind) }))
 	}
 	m.Registry.MustRegister(newPeers(&m.src, m.Images))
 	features := prometheus.NewGaugeVec(prometheus.GaugeOpts{
