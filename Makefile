@@ -17,7 +17,7 @@ FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
 
-.PHONY: run build release release-check release-smoke test check e2e e2e-side e2e-kube e2e-long demo-cluster bench fuzz clean
+.PHONY: run build release release-check release-smoke test check e2e e2e-side e2e-kube e2e-monitoring e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
@@ -44,6 +44,7 @@ check: ## format, vet, staticcheck, import table
 	$(GO) vet ./...
 	cd e2e && $(GO) vet ./...
 	cd e2e/kube && $(GO) vet ./...
+	cd e2e/monitoring && $(GO) vet ./...
 	cd bench && $(GO) vet ./...
 	cd tools && $(GO) vet ./...
 	$(TOOL) staticcheck ./...
@@ -51,7 +52,7 @@ check: ## format, vet, staticcheck, import table
 	$(GO) mod tidy -diff
 	$(GO) test -run 'TestImports' .
 
-e2e: e2e-side e2e-kube ## against the real etcd and the real Kubernetes
+e2e: e2e-side e2e-kube e2e-monitoring ## against the real etcd, the real Kubernetes and Prometheus' parser
 
 e2e-side: ## beside etcd: answers, metrics, crashes, bad input, command line
 	cd e2e && $(GO) test -p 1 -count=1 -timeout 40m ./... # one after the other: they use all cores
@@ -61,6 +62,9 @@ e2e-long: ## every story of hard days, on limpet and on etcd; about an hour, as 
 
 e2e-kube: ## kube-apiserver and kube-controller-manager on limpet
 	cd e2e/kube && $(GO) test -count=1 -timeout 40m -v ./...
+
+e2e-monitoring: ## alert rules and dashboard, by Prometheus' own parser and engine
+	cd e2e/monitoring && $(GO) test -count=1 ./...
 
 demo-cluster: build ## three boards in namespaces become a cluster, lose the leader, and go on
 	LIMPET=./limpet sh deploy/demo-cluster.sh
