@@ -59,6 +59,9 @@ func (h *Host) Exec(path string, args ...string) proc.Result {
 	return result
 }
 
+// Do calls f on a thread that is on the host: programs started by f itself belong there.
+func (h *Host) Do(f func() error) error { return h.namespace.do(f) }
+
 // DialContext dials from the host: what listens on its loopback is there, too. It may be called
 // concurrently; the address must be numeric, as names would be looked up elsewhere.
 func (h *Host) DialContext(ctx context.Context, network, addr string) (conn net.Conn, err error) {
