@@ -8,6 +8,7 @@ VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null \
 COMMIT  ?= $(shell sha=$$(git rev-parse HEAD 2>/dev/null) && echo $$sha$$(test -z "$$(git status --porcelain)" || echo -dirty))
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 DIST    ?= $(CURDIR)/dist
+BINARY  ?= limpet
 CHANNEL ?= stable
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X limpet/cli.linkedCommit=$(COMMIT)
 CACHE   := $(CURDIR)/.cache
@@ -20,7 +21,7 @@ export CGO_ENABLED ?= 0
 .PHONY: run build release release-check release-smoke test check e2e e2e-side e2e-kube e2e-monitoring e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
-	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o limpet .
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o "$(BINARY)" .
 
 release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some
 	cd tools && $(GO) run ./release -repo "$(CURDIR)" -out "$(abspath $(DIST))" -arch "$(ARCH)" \

@@ -186,9 +186,8 @@ get_program() {
 		download
 	elif [ -n "$CHECKOUT" ]; then
 		info "building limpet in $CHECKOUT"
-		version=$(cd "$CHECKOUT" && git describe --tags --always --dirty 2>/dev/null || echo dev)
-		(cd "$CHECKOUT" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$TMP/limpet" .) ||
-			fatal "limpet could not be built in $CHECKOUT"
+		command -v make >/dev/null 2>&1 || fatal "a checkout is built with make, which is not here"
+		make -s -C "$CHECKOUT" build BINARY="$TMP/limpet" || fatal "limpet could not be built in $CHECKOUT"
 	elif [ -n "$BESIDE" ]; then
 		info "taking $BESIDE"
 		cp "$BESIDE" "$TMP/limpet"
@@ -208,22 +207,34 @@ get_program() {
 }
 
 # version_of is a program's own version, without v in front.
-version_of() { "$1" version 2>/dev/null | sed -n 's/^limpet version: v\{0,1\}//p' | cut -d ' ' -f 1; }
+version_of() { "$1" version 2>/dev/null | sed -n 's/^limpet Version: v\{0,1\}//p'; }
 
-# older reports whether version $1 is older than $2: numbers first, and a version
-# without a suffix is newer than one with it. What is no version is not compared.
+# older reports whether version $1 is older than $2. Numbers count first. Of the same
+# numbers, commits behind a release (1.2.3-4-gHASH) are newer than it, and what leads
+# up to one (1.2.3-rc1, 0.0.0-TIME-HASH) is older. What is no version is not compared.
 older() {
 	case "$1" in [0-9]*.[0-9]*) ;; *) return 1 ;; esac
 	case "$2" in [0-9]*.[0-9]*) ;; *) return 1 ;; esac
 	[ "$1" != "$2" ] || return 1
 	a=${1%%-*} b=${2%%-*}
-	if [ "$a" = "$b" ]; then
-		# git describe counts commits behind the tag; a release has no suffix.
-		case "$1" in *-[0-9]*-g*) return 1 ;; *-*) case "$2" in *-*) return 1 ;; *) return 0 ;; esac ;; esac
-		case "$2" in *-[0-9]*-g*) return 0 ;; *) return 1 ;; esac
+	if [ "$a" != "$b" ]; then
+		[ "$(printf '%s\n%s\n' "$a" "$b" | sort -t . -k 1,1n -k 2,2n -k 3,3n | head -n 1)" = "$a" ]
+		return
 	fi
-	first=$(printf '%s\n%s\n' "$a" "$b" | sort -t . -k 1,1n -k 2,2n -k 3,3n | head -n 1)
-	[ "$first" = "$a" ]
+	a=$(rank "${1#"$a"}") b=$(rank "${2#"$b"}")
+	[ "$a" != "$b" ] && [ "$(printf '%s\n%s\n' "$a" "$b" | LC_ALL=C sort | head -n 1)" = "$a" ]
+}
+
+# rank makes of what follows a version's numbers a word that can be sorted.
+rank() {
+	case "$1" in
+	'') echo b ;;
+	-*-g*)
+		count=${1#-}
+		printf 'c%08d\n' "${count%%-*}"
+		;;
+	*) echo "a$1" ;;
+	esac
 }
 
 refuse_downgrade() {

@@ -32,7 +32,13 @@ func writeCommand(b *strings.Builder, above string, c *cli.Command) {
 	case len(c.Subcommands) == 0:
 		fmt.Fprintf(b, "    %s\n\n", strings.TrimSpace(name+" [flags] "+c.ArgsUsage))
 	}
+	if name == "limpet config set" {
+		b.WriteString("And all flags of `limpet server`.\n\n")
+	}
 	for _, category := range append([]string{""}, categories...) {
+		if category != "" && name == "limpet config set" {
+			break
+		}
 		in := slices.DeleteFunc(slices.Clone(c.Flags), func(f cli.Flag) bool { return categoryOf(f) != category })
 		if len(in) == 0 {
 			continue
