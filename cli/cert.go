@@ -53,7 +53,11 @@ func forceFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "force", Usage: "replace files that are there already"}
 }
 
-// issueCommand writes PREFIX.crt and PREFIX.key.
+// toOutput in place of a PREFIX: out of a container without a shell, files are
+// hard to get.
+const toOutput = "-"
+
+// issueCommand writes PREFIX.crt and PREFIX.key, or both to the output.
 func issueCommand(name, usage string, issue func(trust.Token, string, []string) (cert, key []byte, err error)) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, OnUsageError: usageError,
@@ -61,7 +65,7 @@ func issueCommand(name, usage string, issue func(trust.Token, string, []string) 
 			dataDirFlag(),
 			&cli.StringFlag{Name: "cn", Usage: "common name", Required: true},
 			&cli.StringSliceFlag{Name: "san", Usage: "host name or address; several, or comma-separated"},
-			&cli.StringFlag{Name: "out", Usage: "where to write: PREFIX.crt and PREFIX.key", Required: true},
+			&cli.StringFlag{Name: "out", Usage: "where to write: PREFIX.crt and PREFIX.key, or - to print the certificate and, below it, its key", Required: true},
 			forceFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -71,6 +75,10 @@ func issueCommand(name, usage string, issue func(trust.Token, string, []string) 
 			}
 			cert, key, err := issue(token, c.String("cn"), c.StringSlice("san"))
 			if err != nil {
+				return err
+			}
+			if c.String("out") == toOutput {
+				_, err = c.App.Writer.Write(append(cert, key...))
 				return err
 			}
 			return writePair(c.String("out"), cert, key, c.Bool("force"))

@@ -36,6 +36,23 @@ func mustLimpet(t *testing.T, args ...string) string {
 	return out
 }
 
+// What is printed is one file for programs that want a certificate and a key.
+func TestCertIsPrinted(t *testing.T) {
+	cleanEnv(t)
+	t.Chdir(t.TempDir())
+	both := []byte(mustLimpet(t, "cert", "client", "--data-dir", tokenDir(t), "--cn", "alice", "--out", "-"))
+	pair, err := tls.X509KeyPair(both, both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cn := pair.Leaf.Subject.CommonName; cn != "alice" {
+		t.Errorf("common name %q, want alice", cn)
+	}
+	if left, err := os.ReadDir("."); err != nil || len(left) != 0 {
+		t.Errorf("files: %v, %v, want none", left, err)
+	}
+}
+
 func TestCert(t *testing.T) {
 	cleanEnv(t)
 	dir, out := tokenDir(t), filepath.Join(t.TempDir(), "pair")
