@@ -26,9 +26,11 @@ type Binaries struct {
 	Store             string
 	APIServer         string
 	ControllerManager string
+	Kubectl           string
+	Limpet            string // what pods run, whatever the store is
 }
 
-// kubeFlags build the two Kubernetes programs. Modules carry no release stamp,
+// kubeFlags build the three Kubernetes programs. Modules carry no release stamp,
 // and clients parse the version.
 var kubeFlags = []string{"-trimpath", "-ldflags", "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2"}
 
@@ -52,21 +54,22 @@ func BuildBinaries(ctx context.Context) (b Binaries, err error) {
 	if b.StoreKind, err = storeKindFromEnv(); err != nil {
 		return b, err
 	}
-	if b.APIServer, err = build(ctx, module, folder, "kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", kubeFlags...); err != nil {
-		return b, err
+	for name, path := range map[string]*string{
+		"kube-apiserver": &b.APIServer, "kube-controller-manager": &b.ControllerManager, "kubectl": &b.Kubectl,
+	} {
+		if *path, err = build(ctx, module, folder, name, "k8s.io/kubernetes/cmd/"+name, kubeFlags...); err != nil {
+			return b, err
+		}
 	}
-	if b.ControllerManager, err = build(ctx, module, folder, "kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager", kubeFlags...); err != nil {
-		return b, err
+	if given := os.Getenv("LIMPET_BIN"); given != "" {
+		b.Limpet, err = filepath.Abs(given)
+	} else {
+		b.Limpet, err = build(ctx, repository, folder, "limpet", ".")
 	}
-	switch given := os.Getenv("LIMPET_BIN"); {
-	case b.StoreKind == Etcd:
+	if b.Store = b.Limpet; err == nil && b.StoreKind == Etcd {
 		// From the module above: here, etcd would move the versions that this
 		// Kubernetes was released with.
 		b.Store, err = build(ctx, e2e, folder, "etcd", "go.etcd.io/etcd/server/v3")
-	case given != "":
-		b.Store, err = filepath.Abs(given)
-	default:
-		b.Store, err = build(ctx, repository, folder, "limpet", ".")
 	}
 	return b, err
 }

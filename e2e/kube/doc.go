@@ -3,16 +3,21 @@
 // It starts the real kube-apiserver and kube-controller-manager on one store
 // member and plays stories on them: objects are written, listed in pages,
 // watched, patched, expired, compacted and collected, and the store is killed
-// underneath. There is no kubelet and no scheduler, so Pods stay objects.
+// underneath. There is no kubelet and no scheduler, so Pods stay objects; but for
+// those of limpet itself: the manifests in deploy/kubernetes are applied with the
+// real kubectl, and what the controllers make of them is run.
 //
 // The nouns: [Binaries] are the programs, built here from their Go modules.
 // A [Process] is one of them running. The [Store] is limpet, or the real etcd,
 // behind the same flags. A [Cluster] is store, API server and controller
-// manager together with a client. The stories are the tests.
+// manager together with a client. A node is kubelet, container runtime, network and
+// DNS for the Pods of one namespace: each is a process with a network namespace, a
+// root folder and an address of its own. The stories are the tests.
 //
 // What every story relies on:
 //
-//  1. All listeners are on 127.0.0.1, on ports that were free a moment before.
+//  1. All listeners are on 127.0.0.1, on ports that were free a moment before, or in
+//     network namespaces, which end with the test binary, as the Pods' mounts do.
 //  2. No process outlives the test binary, even one that was killed.
 //  3. Waiting is a condition with a deadline ([Until]); nothing sleeps to be
 //     in time.
@@ -21,7 +26,8 @@
 //     the store.
 //
 // Run all, or one, or all on etcd; the first run builds Kubernetes and needs the
-// longer timeout:
+// longer timeout. TestGuide and TestOverlaysGrow need Linux, root and the Debian
+// packages iproute2 and nftables:
 //
 //	go test -count=1 -timeout 45m ./...
 //	go test -count=1 -v -run TestStoreIsKilledUnderneath .

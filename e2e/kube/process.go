@@ -62,9 +62,16 @@ func StartProcess(name, log string, env []string, bin string, args ...string) (*
 	}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = dieWithParent()
-	started := make(chan error)
-	launches() <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil {
+	return startCommand(name, log, cmd, func(cmd *exec.Cmd) error {
+		started := make(chan error)
+		launches() <- func() { started <- cmd.Start() }
+		return <-started
+	})
+}
+
+// startCommand has start start cmd, whose output goes to log.
+func startCommand(name, log string, cmd *exec.Cmd, start func(*exec.Cmd) error) (*Process, error) {
+	if err := start(cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	p := &Process{Name: name, Log: log, cmd: cmd, exited: make(chan struct{})}
