@@ -23,9 +23,9 @@ export CGO_ENABLED ?= 0
 build: ## the static binary, ./limpet
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o "$(BINARY)" .
 
-release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some
+release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some; MIRROR=URL for install.sh
 	cd tools && $(GO) run ./release -repo "$(CURDIR)" -out "$(abspath $(DIST))" -arch "$(ARCH)" \
-		-version "$(VERSION)" -channel "$(CHANNEL)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
+		-version "$(VERSION)" -channel "$(CHANNEL)" -mirror "$(MIRROR)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
 
 release-check: ## two clones, two empty build caches, the same bytes
 	cd e2e && E2E_LONG=1 $(GO) test -count=1 -timeout 60m -v -run TestReproducible ./release

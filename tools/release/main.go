@@ -15,6 +15,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,6 +32,7 @@ var (
 	versionForm = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$`)
 	commitForm  = regexp.MustCompile(`^[0-9a-f]{40,64}(-dirty)?$`)
 	channelForm = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	mirrorForm  = regexp.MustCompile(`^https?://[A-Za-z0-9._:/\[\]-]+[^/]$`)
 )
 
 // release is one run of the command.
@@ -41,6 +43,7 @@ type release struct {
 	commit  string
 	time    time.Time // of the commit, and of all files
 	channel string
+	mirror  string // where the folder of all releases will be found; empty: install.sh has to be told
 	targets []target
 }
 
@@ -67,6 +70,7 @@ func parse(args []string) (release, error) {
 	f.StringVar(&r.commit, "commit", "", "what is built, and -dirty if that is not all")
 	f.StringVar(&seconds, "time", "", "when it was committed, in seconds since 1970")
 	f.StringVar(&r.channel, "channel", "stable", "the channel whose newest version it becomes")
+	f.StringVar(&r.mirror, "mirror", "", "where OUT will be found, for install.sh, as https://example.org/limpet")
 	f.StringVar(&archs, "arch", "", "build for these only, separated by commas")
 	_ = f.Parse(args) // ends the process on error
 	at, err := strconv.ParseInt(seconds, 10, 64)
@@ -78,6 +82,8 @@ func parse(args []string) (release, error) {
 		return r, fmt.Errorf("the version is %q: it must be like v0.2.0, so that installers can tell which of two is newer; make release VERSION=v0.2.0 sets it", r.version)
 	case !commitForm.MatchString(r.commit) || err != nil:
 		return r, fmt.Errorf("the commit is %q, of the time %q: build in a git checkout, or say where an unpacked archive comes from by make release VERSION=… COMMIT=… SOURCE_DATE_EPOCH=…", r.commit, seconds)
+	case r.mirror != "" && !mirrorForm.MatchString(r.mirror):
+		return r, fmt.Errorf("the mirror is %q: it must be like https://example.org/limpet, without / at its end", r.mirror)
 	case !channelForm.MatchString(r.channel):
 		return r, fmt.Errorf("the channel is %q: it must be a file name of a-z, 0-9 and -", r.channel)
 	}
@@ -90,6 +96,9 @@ func parse(args []string) (release, error) {
 func (r release) run() error {
 	installer, err := os.ReadFile(filepath.Join(r.repo, "install.sh"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if installer, err = addressed(installer, r.mirror); err != nil {
 		return err
 	}
 	f, err := newFolder(filepath.Join(r.out, "."+r.version+".new"))
@@ -112,6 +121,18 @@ func (r release) run() error {
 		}
 	}
 	return replace(filepath.Join(r.out, "channels", r.channel), []byte(r.version+"\n"), 0o644)
+}
+
+// addressed is install.sh with the address where it finds its files.
+func addressed(installer []byte, mirror string) ([]byte, error) {
+	if installer == nil || mirror == "" {
+		return installer, nil
+	}
+	line := []byte("MIRROR=${INSTALL_LIMPET_MIRROR:-}\n")
+	if n := bytes.Count(installer, line); n != 1 {
+		return nil, fmt.Errorf("install.sh has %d lines %q, want one, in which the mirror is to stand", n, line)
+	}
+	return bytes.Replace(installer, line, []byte("MIRROR=${INSTALL_LIMPET_MIRROR:-"+mirror+"}\n"), 1), nil
 }
 
 // fill makes all files but the hashes. There may be no installer.

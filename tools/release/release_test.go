@@ -158,3 +158,22 @@ func list(t *testing.T, dir string) (names []string) {
 	}
 	return names
 }
+
+// The install.sh of a release knows where the release is; the one of the repository
+// has the line for it.
+func TestAddressed(t *testing.T) {
+	script, err := os.ReadFile("../../install.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := addressed(script, "https://example.org/limpet")
+	if err != nil || !strings.Contains(string(got), "\nMIRROR=${INSTALL_LIMPET_MIRROR:-https://example.org/limpet}\n") {
+		t.Errorf("got %v, want the address in the script", err)
+	}
+	if got, err := addressed(script, ""); err != nil || string(got) != string(script) {
+		t.Errorf("without a mirror: got %v, want the script as it is", err)
+	}
+	if _, err := addressed([]byte("#!/bin/sh\n"), "https://example.org/limpet"); err == nil {
+		t.Error("a script without the line was taken")
+	}
+}
