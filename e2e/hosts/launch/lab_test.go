@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,15 +182,20 @@ func (c *container) notified() *net.UnixConn {
 	return l
 }
 
-// hears waits for what systemd is told next.
+// hears waits until systemd is told something, which may stand among other lines.
 func (c *container) hears(l *net.UnixConn, want string) {
 	c.t.Helper()
 	if err := l.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		c.t.Fatal(err)
 	}
-	buf := make([]byte, 64)
-	n, err := l.Read(buf)
-	if got := string(buf[:n]); err != nil || got != want {
-		c.t.Fatalf("systemd hears %q of %s, %v, want %s", got, c.Name, err, want)
+	buf := make([]byte, 4096)
+	for {
+		n, err := l.Read(buf)
+		if err != nil {
+			c.t.Fatalf("systemd does not hear %s of %s: %v", want, c.Name, err)
+		}
+		if slices.Contains(strings.Split(string(buf[:n]), "\n"), want) {
+			return
+		}
 	}
 }
