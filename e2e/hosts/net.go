@@ -107,6 +107,24 @@ func (n *Net) DialContext(ctx context.Context, network, addr string) (net.Conn, 
 	return conn, err
 }
 
+// Listen listens in the hub, on a port that the kernel chooses, until the test ends. Hosts reach it at
+// the listener's address.
+func (n *Net) Listen() net.Listener {
+	n.t.Helper()
+	hub := n.hosts[0].IP().As4()
+	hub[3] = 1
+	var l net.Listener
+	err := n.hub.do(func() (err error) {
+		l, err = net.Listen("tcp4", netip.AddrPortFrom(netip.AddrFrom4(hub), 0).String())
+		return err
+	})
+	if err != nil {
+		n.t.Fatalf("listen in the hub: %v", err)
+	}
+	n.t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // Isolate cuts h off from everybody, the clients in the hub included. Its interface stays up and
 // keeps its address.
 func (n *Net) Isolate(h *Host) {
