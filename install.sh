@@ -411,12 +411,12 @@ await_service() {
 	while [ $n -lt 60 ]; do
 		sleep 1
 		n=$((n + 1))
-		case "$(systemctl show -p ActiveState --value "$NAME")" in
-		active)
+		case "$(systemctl show -p ActiveState --value "$NAME")/$(systemctl show -p SubState --value "$NAME")" in
+		active/*)
 			info "$NAME serves"
 			return 0
 			;;
-		failed)
+		failed/* | activating/auto-restart*) # the latter: systemd will try again, and again
 			as_root journalctl -u "$NAME" -n 5 --no-pager -o cat >&2 || true
 			fatal "$NAME does not start: see journalctl -u $NAME"
 			;;
