@@ -80,6 +80,7 @@ elif openrc; then
 fi
 rm -rf "$unit_dir/$name.service" "$unit_dir/$name.service.d"
 rm -f "/etc/init.d/$name"
+rm -rf "/run/$name" # OpenRC leaves it
 if systemd; then
 	systemctl daemon-reload
 fi
