@@ -145,7 +145,11 @@ fetch() {
 	if command -v curl >/dev/null 2>&1; then
 		curl -sfL --retry 2 --connect-timeout 15 -o "$2" "$1"
 	elif command -v wget >/dev/null 2>&1; then
-		wget -q -T 60 -O "$2" "$1"
+		# Some busyboxes are built without -T, and crash when they see it.
+		limit=''
+		! wget --help 2>&1 | grep -q -e '-T' || limit='-T 60'
+		# shellcheck disable=SC2086 # two words, or none
+		wget -q -t 3 $limit -O "$2" "$1"
 	else
 		fatal "neither curl nor wget is here"
 	fi || fatal "$1 cannot be fetched"
