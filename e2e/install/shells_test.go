@@ -198,3 +198,28 @@ func (m *Machine) serves(count string) {
 		m.t.Errorf("the member has %q of %s written keys", got, count)
 	}
 }
+
+// TestWget: machines without curl, with GNU's wget, and with busybox's.
+func TestWget(t *testing.T) {
+	t.Parallel()
+	m, from := one(t)
+	m.beside()
+	m.Must("rm /root/here/limpet /usr/bin/curl && mkdir -p /opt/busybox && busybox --install -s /opt/busybox && ln -s $(command -v systemctl) $(command -v journalctl) $(command -v useradd) $(command -v userdel) /opt/busybox/")
+	before := m.names()
+	for name, as := range map[string]string{"GNU": "sh", "busybox": "export PATH=/opt/busybox:/usr/local/bin; exec ash"} {
+		install := func() *Order {
+			t.Helper()
+			return m.Start(name, as+" /root/here/install.sh", "INSTALL_LIMPET_MIRROR="+from.URL)
+		}
+		for how, why := range map[harm]string{cutOff: "cannot be fetched", altered: "is not what it should be"} {
+			from.Harm(program(older), how)
+			install().Refuses(why)
+			from.Harm(program(older), 0)
+			m.nothingLeft(before)
+		}
+		install().Succeeds()
+		m.runs("limpet", older)
+		m.Must("limpet-uninstall.sh")
+		m.nothingLeft(before)
+	}
+}
