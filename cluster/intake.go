@@ -138,7 +138,7 @@ func (i *intake) place(ctx context.Context, n *raftfsm.Node, ms *raftfsm.Members
 		add.PeerURLs, m = nil, nil
 	}
 	if m != nil {
-		if i.line.answers(ctx, m.ID) {
+		if !i.line.away(ctx, m.ID) {
 			return nil, fmt.Errorf("limpet: member %x, %s, runs with one of the peer URLs %v", m.ID, m.Name, req.PeerURLs)
 		}
 		if !m.Started() && !votes(n, m.ID) {
@@ -151,7 +151,7 @@ func (i *intake) place(ctx context.Context, n *raftfsm.Node, ms *raftfsm.Members
 		return nil, fmt.Errorf("limpet: the cluster has no member with the peer URLs %v; add it first: etcdctl member add %s --peer-urls=%s", req.PeerURLs, req.Name, hostURL(req.PeerURLs))
 	}
 	if m := i.named(ms, req.Name); m != nil && add.Replaces == 0 {
-		if !m.Started() || i.line.answers(ctx, m.ID) {
+		if !m.Started() || !i.line.away(ctx, m.ID) {
 			reply.Name = fmt.Sprintf("%s-%04x", req.Name, uint16(req.ID))
 		} else {
 			add.Replaces = m.ID

@@ -146,6 +146,23 @@ func (l *line) answers(ctx context.Context, id uint64) bool {
 	return l.port.Invoke(ctx, id, memberPath+"Ping", new(emptypb.Empty), new(emptypb.Empty)) == nil
 }
 
+// away reports whether a member does not answer, asked for half a second: a first
+// failure may be that of a connection which was tried before it was there.
+func (l *line) away(ctx context.Context, id uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second/2)
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for !l.answers(ctx, id) {
+		select {
+		case <-ctx.Done():
+			return true
+		case <-again.C:
+		}
+	}
+	return false
+}
+
 // askAround asks those who were seen who they are: whoever does not want us, as
 // raft goes on without us, says so, and refused hears it.
 func (l *line) askAround(ctx context.Context) {
