@@ -23,9 +23,10 @@ func (d *Doing) set(f func() string) {
 
 // does says what a stage of the start does, or what the member waits for in it.
 func (s *Server) does(stage string) {
+	local := s.local // now: others ask while a stage sets it
 	s.cfg.Doing.set(func() string {
-		if s.local != nil {
-			if what := s.local.Doing(); what != "" {
+		if local != nil {
+			if what := local.Doing(); what != "" {
 				return "waiting: " + what
 			}
 		}
