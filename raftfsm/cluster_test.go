@@ -24,7 +24,7 @@ type cluster struct {
 	dir     string
 	members map[uint64]*peerMember
 
-	mu   sync.Mutex // guards down
+	mu   sync.Mutex // guards down, and what the test changes of members: they look at each other
 	down map[uint64]bool
 }
 
@@ -65,7 +65,9 @@ func (c *cluster) add(id uint64, first []uint64, set func(*Config)) *peerMember 
 			set(cfg)
 		}
 	}}
+	c.mu.Lock()
 	c.members[id] = p
+	c.mu.Unlock()
 	p.start()
 	return p
 }
@@ -135,10 +137,16 @@ func (c *cluster) cut(ids ...uint64) {
 	c.connect()
 }
 
-func (c *cluster) reaches(from, to uint64) bool {
+func (c *cluster) reaches(from, to uint64) bool { return c.reach(from, to) != nil }
+
+// reach gives the member to as it runs, or nil if from cannot reach it.
+func (c *cluster) reach(from, to uint64) *member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.members[to] != nil && c.members[to].member != nil && (from == to || !c.down[from] && !c.down[to])
+	if c.members[to] == nil || from != to && (c.down[from] || c.down[to]) {
+		return nil
+	}
+	return c.members[to].member
 }
 
 func (c *cluster) connect() {
@@ -161,26 +169,29 @@ type link struct{ from *peerMember }
 
 // Propose implements Peers.
 func (l link) Propose(ctx context.Context, leader, term uint64, entry []byte) error {
-	if !l.from.c.reaches(l.from.id, leader) {
+	m := l.from.c.reach(l.from.id, leader)
+	if m == nil {
 		return errors.New("out of reach")
 	}
-	return l.from.c.members[leader].Accept(ctx, term, entry)
+	return m.Accept(ctx, term, entry)
 }
 
 // ReadIndex implements Peers.
 func (l link) ReadIndex(ctx context.Context, leader uint64) (uint64, error) {
-	if !l.from.c.reaches(l.from.id, leader) {
+	m := l.from.c.reach(l.from.id, leader)
+	if m == nil {
 		return 0, errors.New("out of reach")
 	}
-	return l.from.c.members[leader].ConfirmedIndex(ctx)
+	return m.ConfirmedIndex(ctx)
 }
 
 // Hear implements Peers.
 func (l link) Hear(_ context.Context, member, leader, term uint64) (Hearing, error) {
-	if !l.from.c.reaches(l.from.id, member) {
+	m := l.from.c.reach(l.from.id, member)
+	if m == nil {
 		return Hearing{}, errors.New("out of reach")
 	}
-	return l.from.c.members[member].Hear(leader, term), nil
+	return m.Hear(leader, term), nil
 }
 
 // leader waits for a leader among the members that are on the network.
