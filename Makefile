@@ -54,12 +54,12 @@ check: ## format, vet, staticcheck, import table
 	$(GO) mod tidy -diff
 	$(GO) test -run 'TestImports' .
 
-e2e: e2e-side e2e-kube e2e-monitoring ## against the real etcd, the real Kubernetes and Prometheus' parser
+e2e: e2e-side e2e-kube e2e-monitoring e2e-install ## against the real etcd, the real Kubernetes, Prometheus' parser, and on booted machines
 
 e2e-side: ## beside etcd: answers, metrics, crashes, bad input, command line
 	cd e2e && $(GO) test -p 1 -count=1 -timeout 40m $$($(GO) list ./... | grep -v '/install$$') # one after the other: they use all cores
 
-e2e-install: ## install.sh on Debians that are booted in containers, as root; six minutes the first time
+e2e-install: ## install.sh on Debians that are booted in containers, as root; the first time, these are fetched
 	cd e2e && $(GO) test -count=1 -timeout 40m -v ./install
 
 e2e-long: ## every story of hard days, on limpet and on etcd; about an hour, as root

@@ -100,7 +100,7 @@ func TestNoCommandEscapes(t *testing.T) {
 			case b.Where == "shown":
 				delete(left, name)
 			case b.Where == "installed":
-				t.Logf("%s is for the tests of the installer: %s", b.Name(), b.FirstLine())
+				t.Logf("%s is run by TestGuides in e2e/install: %s", b.Name(), b.FirstLine())
 			case strings.HasPrefix(b.Where, "board") && guide.boards != 3:
 				t.Errorf("%s is for %s, and the guide has %d", b.Name(), b.Where, guide.boards)
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +21,8 @@ import (
 
 const (
 	suite          = "bookworm"
-	debianDeadline = 20 * time.Minute // to fetch and unpack it
+	archive        = "http://deb.debian.org/debian" // debootstrap's default
+	debianDeadline = 20 * time.Minute               // to fetch and unpack it
 )
 
 // flavour is a kind of Debian, by the packages it has beside the smallest.
@@ -41,10 +43,10 @@ func needs(t testing.TB, programs ...string) {
 	if os.Geteuid() != 0 {
 		t.Skip("machines with a service manager of their own need root")
 	}
-	packages := map[string]string{"systemd-nspawn": "systemd-container", "unshare": "util-linux", "nsenter": "util-linux"}
+	from := map[string]string{"systemd-nspawn": "systemd-container", "unshare": "util-linux", "nsenter": "util-linux"}
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			name := packages[p]
+			name := from[p]
 			if name == "" {
 				name = p
 			}
@@ -78,6 +80,9 @@ func debian(t testing.TB, f flavour) string {
 	if _, err := os.Stat(root); err == nil {
 		return root
 	}
+	if err := reachable(); err != nil {
+		t.Skipf("there is no Debian to boot yet, and its packages cannot be fetched: %v", err)
+	}
 	if err := debootstrap(f, root+".new"); err != nil {
 		t.Fatalf("make a Debian for machines to start from: %v", err)
 	}
@@ -85,6 +90,28 @@ func debian(t testing.TB, f flavour) string {
 		t.Fatal(err)
 	}
 	return root
+}
+
+// reachable asks for the list of Debian's packages.
+func reachable() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, archive+"/dists/"+suite+"/Release", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", req.URL, resp.Status)
+	}
+	return nil
 }
 
 // key names what the root file system is made of.
@@ -106,7 +133,7 @@ func debootstrap(f flavour, folder string) error {
 	if f.without != "" {
 		args = append(args, "--exclude="+f.without)
 	}
-	cmd := exec.CommandContext(ctx, "unshare", append(args, suite, folder)...)
+	cmd := exec.CommandContext(ctx, "unshare", append(args, suite, folder, archive)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, lastLines(string(out), 20))

@@ -48,6 +48,7 @@ type Pair struct {
 // under no name.
 type Leaf struct {
 	CN          string
+	Groups      []string // as Kubernetes reads the organization
 	Names       []string // host names and addresses
 	Usages      []x509.ExtKeyUsage
 	From, Until time.Time // zero: an hour ago, in an hour
@@ -125,7 +126,7 @@ func template(l Leaf) *x509.Certificate {
 		l.Usages = Both
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1000 + serials.Add(1)), Subject: pkix.Name{CommonName: l.CN},
+		SerialNumber: big.NewInt(1000 + serials.Add(1)), Subject: pkix.Name{CommonName: l.CN, Organization: l.Groups},
 		NotBefore: l.From, NotAfter: l.Until, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: l.Usages,
 	}
