@@ -132,7 +132,11 @@ set_up() {
 	case "${INSTALL_LIMPET_SYMLINK:-}" in '' | skip | force) ;; *) fatal "INSTALL_LIMPET_SYMLINK is \"$INSTALL_LIMPET_SYMLINK\", want skip or force" ;; esac
 	# In a folder of its own, so that nothing half-made has a name that counts.
 	TMP=$(mktemp -d "${TMPDIR:-/tmp}/limpet-install.XXXXXXXXXX")
-	trap 'rm -rf "$TMP"; [ ! -e "$BIN.new" ] || as_root rm -f "$BIN.new"' EXIT
+	# Files are changed, and the service was not started from them yet: a run that is
+	# cut short tells the next one.
+	CHANGED=/run/$NAME.changed BEFORE='' PENDING=''
+	[ ! -e "$CHANGED" ] || PENDING=true
+	trap 'rm -rf "$TMP"; [ ! -e "$BIN.new" ] || as_root rm -f "$BIN.new"; forget' EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
@@ -367,6 +371,13 @@ state() {
 	done
 }
 
+# forget removes the mark of changes when there are none.
+forget() {
+	if [ -z "$PENDING" ] && [ -e "$CHANGED" ] && [ "$BEFORE" = "$(state)" ]; then
+		as_root rm -f "$CHANGED"
+	fi
+}
+
 is_running() {
 	if [ "$INIT" = systemd ]; then
 		systemctl is-active --quiet "$NAME" 2>/dev/null
@@ -391,7 +402,7 @@ start_service() {
 	if is_true "${INSTALL_LIMPET_SKIP_START:-}" INSTALL_LIMPET_SKIP_START; then
 		return 0
 	fi
-	if [ "$BEFORE" = "$(state)" ] && is_running && ! is_true "${INSTALL_LIMPET_FORCE_RESTART:-}" INSTALL_LIMPET_FORCE_RESTART; then
+	if [ -z "$PENDING" ] && [ "$BEFORE" = "$(state)" ] && is_running && ! is_true "${INSTALL_LIMPET_FORCE_RESTART:-}" INSTALL_LIMPET_FORCE_RESTART; then
 		info "no change: $NAME runs as it is"
 		return 0
 	fi
@@ -406,6 +417,7 @@ start_service() {
 		info "starting $NAME"
 		as_root rc-service "$NAME" restart
 	fi
+	as_root rm -f "$CHANGED"
 }
 
 # await_service waits until systemd has said how the start went, or the member that
@@ -464,6 +476,7 @@ main() {
 	get_program
 	refuse_downgrade
 	BEFORE=$(state)
+	as_root touch "$CHANGED"
 	if [ -n "$NEW" ] && [ ! -e "$BIN" ]; then
 		info "installing limpet $(version_of "$NEW") to $BIN_DIR"
 	fi

@@ -111,7 +111,7 @@ else
 		if command -v userdel >/dev/null 2>&1; then userdel limpet; else deluser limpet; fi >/dev/null 2>&1
 	fi
 fi
-rm -f "$script"
+rm -f "$script" "/run/$name.changed"
 say "$name is gone"
 if [ -n "$keep" ]; then
 	say "its settings are in ${config%/*}, its data in $data"

@@ -270,6 +270,29 @@ func TestBadDownloads(t *testing.T) {
 	m.runs("limpet", older)
 }
 
+// TestCutShort: an upgrade that is killed when the new program is in place is finished by the next run,
+// which finds nothing to change.
+func TestCutShort(t *testing.T) {
+	t.Parallel()
+	m, from := one(t)
+	m.Install(from, "").Succeeds()
+	m.Must("etcdctl put before upgrade")
+	m.Write("/opt/cut/systemctl", "#!/bin/sh\ncase $1 in enable) kill -9 $PPID ;; esac\nexec /usr/bin/systemctl \"$@\"\n", 0o755)
+	from.Offer(newer)
+	m.Start("install.sh", "curl -sfL "+from.URL+"/install.sh >/root/install.sh; export PATH=/opt/cut:$PATH; sh /root/install.sh", "INSTALL_LIMPET_MIRROR="+from.URL).Refuses("upgrading")
+	if got := m.Must("limpet version"); !strings.Contains(got, newer) {
+		t.Fatalf("it was killed too early: limpet says %s, want %s", got, newer)
+	}
+	m.runs("limpet", older)
+	m.Install(from, "").Succeeds()
+	m.runs("limpet", newer)
+	m.has("before", "upgrade")
+	pid := m.pid("limpet")
+	if text := m.Install(from, "").Succeeds(); !strings.Contains(text, "no change") || m.pid("limpet") != pid {
+		t.Errorf("install.sh, once more, did not say %q, or restarted the service:\n%s", "no change", text)
+	}
+}
+
 // TestLater: an image may be prepared without a service that starts.
 func TestLater(t *testing.T) {
 	t.Parallel()
