@@ -17,7 +17,16 @@ func versionCommand(version string) *cli.Command {
 		Name:         "version",
 		Usage:        "print the versions of limpet and of the etcd it speaks like",
 		OnUsageError: usageError,
+		Flags:        []cli.Flag{&cli.StringFlag{Name: "newer-than", Usage: "only tell whether limpet is newer than this version: newer, or not newer"}},
 		Action: func(c *cli.Context) error {
+			if other := c.String("newer-than"); other != "" {
+				answer := "not newer"
+				if newerVersion(version, other) {
+					answer = "newer"
+				}
+				_, err := fmt.Fprintln(c.App.Writer, answer)
+				return err
+			}
 			_, err := fmt.Fprintf(c.App.Writer, "limpet Version: %s\nGit SHA: %s\netcd Version: %s\nGo Version: %s\nGo OS/Arch: %s/%s\n",
 				version, builtFrom(), api.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
