@@ -31,6 +31,7 @@ func memberCommand() *cli.Command {
 			memberAction("remove", "MEMBER", "take a member out for good; it stops", memberRemove),
 			memberAction("promote", "MEMBER", "give a learner a vote", memberPromote),
 			leaveCommand(),
+			eraseCommand(),
 		},
 	}
 }
@@ -196,6 +197,36 @@ func leaveCommand() *cli.Command {
 		return err
 	}
 	return cmd
+}
+
+// eraseCommand is what an uninstallation does.
+func eraseCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "erase",
+		Usage: "remove the data of a member that does not run from this machine",
+		Description: "Removes what limpet has made in the data directory, and the raft log where --wal-dir\n" +
+			"has it; files of others stay. The cluster is not told: unless it is gone, too, the\n" +
+			"member should have left it, with limpet member leave, or been removed from it.",
+		OnUsageError: usageError,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "data-dir", Usage: "data directory of the stopped member", Required: true},
+			&cli.BoolFlag{Name: "yes", Usage: "do not ask"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fmt.Errorf("limpet member erase takes no arguments, got %q; see limpet member erase --help", c.Args().First())
+			}
+			dir := c.String("data-dir")
+			if !c.Bool("yes") && !confirmed(c.App.Writer, "All data of the member in "+dir+" goes. Type yes to remove it: ") {
+				return errors.New("nothing was changed")
+			}
+			left, err := server.EraseDataDir(dir)
+			if len(left) > 0 {
+				_, _ = fmt.Fprintf(c.App.Writer, "what limpet did not make stays in %s: %s\n", dir, strings.Join(left, ", "))
+			}
+			return err
+		},
+	}
 }
 
 // memberLeave removes the member that answers at the first endpoint.

@@ -77,7 +77,7 @@ func recoverHere(c *cli.Context, r *server.Recovery) error {
 		return nil
 	case !best.Here && !c.Bool("here"):
 		return fmt.Errorf("member %s, %s, has more than this one: recover there, or lose what only it has with --here", best.ID, best.Name)
-	case !c.Bool("yes-i-lost-quorum") && !confirmed(c.App.Writer):
+	case !c.Bool("yes-i-lost-quorum") && !confirmed(c.App.Writer, "The members that do not answer must never run again with their data.\nWhat only they had is lost. Type yes to make a new cluster of this member: "):
 		return errors.New("nothing was changed")
 	}
 	id, rev, err := r.Run()
@@ -88,8 +88,8 @@ func recoverHere(c *cli.Context, r *server.Recovery) error {
 	return err
 }
 
-func confirmed(w io.Writer) bool {
-	_, _ = fmt.Fprint(w, "The members that do not answer must never run again with their data.\nWhat only they had is lost. Type yes to make a new cluster of this member: ")
+func confirmed(w io.Writer, question string) bool {
+	_, _ = fmt.Fprint(w, question)
 	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 	return strings.TrimSpace(line) == "yes"
 }

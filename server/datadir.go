@@ -128,16 +128,9 @@ func openDataDir(path string) (*dataDir, error) {
 	if err := inspectDataDir(path); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("the data directory %s cannot be created: %w", path, unwrapPath(err))
-	}
-	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := lockDataDir(path)
 	if err != nil {
-		return nil, fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close()
-		return nil, fmt.Errorf("the data directory %s is in use by another limpet; stop that one first", path)
+		return nil, err
 	}
 	id, err := readIdentity(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -151,6 +144,23 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
+}
+
+// lockDataDir creates the directory if need be, and holds it until the file is
+// closed.
+func lockDataDir(path string) (*os.File, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("the data directory %s cannot be created: %w", path, unwrapPath(err))
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("the data directory %s is in use by another limpet; stop that one first", path)
+	}
+	return lock, nil
 }
 
 // setAside gives the directory a new identity: the cluster went on without this
