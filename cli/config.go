@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
@@ -49,8 +50,41 @@ func configCommand() *cli.Command {
 			OnUsageError:       usageError,
 			Flags:              named(flags),
 			Action:             func(c *cli.Context) error { return setConfig(c, all) },
+		}, {
+			Name:         "get",
+			Usage:        "print what a configuration file says of a key",
+			ArgsUsage:    "KEY",
+			Description:  "Fails if the file does not say it: then the default holds.",
+			OnUsageError: usageError,
+			Flags:        []cli.Flag{&cli.StringFlag{Name: "file", Usage: "the configuration file", Required: true}},
+			Action:       getConfig,
 		}},
 	}
+}
+
+func getConfig(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return fmt.Errorf("limpet config get takes one key, got %d; see limpet config get --help", c.NArg())
+	}
+	file, key := c.String("file"), c.Args().First()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("--file: %w", err)
+	}
+	doc, err := readConfigDocument(file, data)
+	if err != nil {
+		return err
+	}
+	in, i := doc.find(key)
+	if i < 0 {
+		return fmt.Errorf("%s says nothing of %s", file, key)
+	}
+	var value any
+	if err := in.Content[i+1].Decode(&value); err != nil {
+		return fmt.Errorf("%s: %s: %w", file, key, err)
+	}
+	_, err = fmt.Fprintln(c.App.Writer, valueText(value, false))
+	return err
 }
 
 // configHelp leaves out the two hundred flags of limpet server, which has a help
@@ -286,7 +320,7 @@ func (d *configDocument) check(w io.Writer, all []setting) error {
 func (d *configDocument) writeToken(token string, owner *safefile.Owner) error {
 	file := d.text("token-file")
 	content := []byte(token + "\n")
-	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, content) {
+	if had, err := os.ReadFile(file); err == nil && bytes.Equal(had, content) && keptFor(file, owner) {
 		return nil
 	}
 	if err := safefile.WriteFor(file, content, 0o600, owner); err != nil {
@@ -294,6 +328,17 @@ func (d *configDocument) writeToken(token string, owner *safefile.Owner) error {
 	}
 	d.changes = append(d.changes, "the token: in "+file)
 	return nil
+}
+
+// keptFor reports whether a file is for its owner alone, and that is owner; nil: it
+// may be anybody's.
+func keptFor(file string, owner *safefile.Owner) bool {
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm()&0o077 != 0 {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return owner == nil || ok && int(st.Uid) == owner.UID
 }
 
 // write replaces the file if it is to change, and tells what does.

@@ -122,3 +122,49 @@ func TestConfigSetRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestConfigGet: what a file says, in whatever form of YAML; and that it does not say
+// it.
+func TestConfigGet(t *testing.T) {
+	cleanEnv(t)
+	for text, want := range map[string]string{
+		"data-dir: /srv/lim # on the ssd\n":        "/srv/lim\n",
+		"{\"data-dir\": \"/srv/lim\"}":             "/srv/lim\n",
+		"\"data-dir\": /srv/lim\n":                 "/srv/lim\n",
+		"data-dir : /srv/lim\n":                    "/srv/lim\n",
+		"join: [board1, board2]\ndata-dir: '/x'\n": "/x\n",
+		"name: a\n": "",
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := limpet("config", "get", "--file", file, "data-dir")
+		if out != want || (err == nil) != (want != "") {
+			t.Errorf("%q: got %q, %v, want %q", text, out, err, want)
+		}
+	}
+}
+
+// TestConfigSetMendsTheToken: the same token again, in a file that others may read.
+func TestConfigSetMendsTheToken(t *testing.T) {
+	cleanEnv(t)
+	t.Setenv("LIMPET_TOKEN", someToken)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	token := filepath.Join(filepath.Dir(file), "token")
+	if err := os.WriteFile(token, []byte(someToken+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []bool{true, false} {
+		out, err := limpet("config", "set", "--file", file, "--data-dir", "/var/lib/limpet")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(token); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the token's file: %v, %v; want mode 600", info.Mode(), err)
+		}
+		if got := strings.Contains(out, "the token: in "); got != change {
+			t.Errorf("a change of the token's file is told: %v, want %v", got, change)
+		}
+	}
+}
