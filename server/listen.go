@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -65,6 +66,10 @@ func listen(flag, network, address string, reuse bool) (_ *listener, err error) 
 			how.Control = sharePort
 		}
 		l, err = how.Listen(context.Background(), network, address)
+		if unknown := new(net.DNSError); errors.As(err, &unknown) && strings.HasPrefix(address, "localhost:") {
+			// A machine without /etc/hosts and DNS; the name is what it is everywhere (RFC 6761).
+			l, err = how.Listen(context.Background(), network, "127.0.0.1"+strings.TrimPrefix(address, "localhost"))
+		}
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
