@@ -11,6 +11,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
+
+	"limpet/cluster"
+	"limpet/systemd"
 )
 
 // Run executes the command line, which is os.Args, and returns the exit code.
@@ -29,8 +32,11 @@ func Run(args []string, version string) int {
 		return 0
 	}
 	fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
-	if errors.As(err, new(wrongUsage)) {
+	switch {
+	case errors.As(err, new(wrongUsage)):
 		return 2
+	case errors.Is(err, cluster.ErrRemoved):
+		return systemd.ExitRemoved
 	}
 	return 1
 }

@@ -9,20 +9,25 @@ import (
 	"text/template"
 )
 
-//go:embed limpet.service limpet.openrc limpet-uninstall.sh limpet-killall.sh
+//go:embed limpet.service limpet.openrc limpet.logrotate limpet-uninstall.sh limpet-killall.sh
 var templates embed.FS
 
 // Kinds of files that Service.File makes.
 const (
 	Unit      = "systemd"
 	OpenRC    = "openrc"
+	Logrotate = "logrotate" // of the log that OpenRC writes
 	Uninstall = "uninstall"
 	Killall   = "killall"
 )
 
 var files = map[string]string{
-	Unit: "limpet.service", OpenRC: "limpet.openrc", Uninstall: "limpet-uninstall.sh", Killall: "limpet-killall.sh",
+	Unit: "limpet.service", OpenRC: "limpet.openrc", Logrotate: "limpet.logrotate", Uninstall: "limpet-uninstall.sh", Killall: "limpet-killall.sh",
 }
+
+// ExitRemoved is the exit code of a member that was removed from its cluster: to
+// start it again would not help.
+const ExitRemoved = 3
 
 // Service is a member that a service manager runs. All paths are absolute.
 type Service struct {
@@ -44,7 +49,7 @@ var plain = regexp.MustCompile(`^[A-Za-z0-9/._@:+-]+$`)
 func (s Service) File(kind string) (string, error) {
 	name, ok := files[kind]
 	if !ok {
-		return "", fmt.Errorf("there is no file %q for a service: want %s, %s, %s or %s", kind, Unit, OpenRC, Uninstall, Killall)
+		return "", fmt.Errorf("there is no file %q for a service: want %s, %s, %s, %s or %s", kind, Unit, OpenRC, Logrotate, Uninstall, Killall)
 	}
 	for _, word := range append([]string{s.Name, s.Bin, s.Config, s.Data, s.User, s.UnitDir}, s.Writes...) {
 		if !plain.MatchString(word) {
@@ -64,6 +69,9 @@ func (s Service) File(kind string) (string, error) {
 	err = t.Execute(&b, s)
 	return b.String(), err
 }
+
+// ExitRemoved is the constant, for the templates.
+func (s Service) ExitRemoved() int { return ExitRemoved }
 
 // Home reports whether something that the service uses lies where systemd's
 // ProtectHome would hide it.
