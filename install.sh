@@ -26,6 +26,7 @@
 #   INSTALL_LIMPET_SYMLINK        skip: no link named etcdctl; force: also over another
 set -eu
 set -f # no word here is a pattern of files
+umask 022 # what is secret says so where it is made
 
 # make release writes here where its files are to be found.
 MIRROR=${INSTALL_LIMPET_MIRROR:-}
@@ -132,22 +133,45 @@ set_up() {
 	case "${INSTALL_LIMPET_SYMLINK:-}" in '' | skip | force) ;; *) fatal "INSTALL_LIMPET_SYMLINK is \"$INSTALL_LIMPET_SYMLINK\", want skip or force" ;; esac
 	# In a folder of its own, so that nothing half-made has a name that counts.
 	TMP=$(mktemp -d "${TMPDIR:-/tmp}/limpet-install.XXXXXXXXXX")
+	LOCK=''
 	# Files are changed, and the service was not started from them yet: a run that is
 	# cut short tells the next one.
 	CHANGED=/run/$NAME.changed BEFORE='' PENDING=''
-	[ ! -e "$CHANGED" ] || PENDING=true
-	trap 'rm -rf "$TMP"; [ ! -e "$BIN.new" ] || as_root rm -f "$BIN.new"; forget' EXIT
+	trap 'rm -rf "$TMP"; [ -z "$LOCK" ] || [ ! -e "$BIN.new" ] || as_root rm -f "$BIN.new"; forget; unlock' EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	lock
+	[ ! -e "$CHANGED" ] || PENDING=true
 }
+
+# lock: two runs at once would take each other's files. A run that was killed leaves
+# the folder; its process is gone.
+lock() {
+	other=/run/limpet-install
+	n=0
+	until as_root mkdir "$other" 2>/dev/null; do
+		pid=$(cat "$other/pid" 2>/dev/null || true)
+		if [ -n "$pid" ] && [ -d "/proc/$pid" ]; then
+			fatal "another run of install.sh is under way (process $pid): wait for its end"
+		fi
+		n=$((n + 1))
+		[ $n -lt 5 ] || as_root rm -rf "$other" # and not before it has had time to say who it is
+		[ $n -lt 10 ] || fatal "$other cannot be made: is /run there, and writable?"
+		sleep 1
+	done
+	LOCK=$other
+	as_root sh -c "echo $$ >$other/pid"
+}
+
+unlock() { [ -z "$LOCK" ] || as_root rm -rf "$LOCK"; }
 
 # --- the program ----------------------------------------------------------------
 
 # fetch gets an address as a file.
 fetch() {
 	if command -v curl >/dev/null 2>&1; then
-		curl -sfL --retry 2 --connect-timeout 15 -o "$2" "$1"
+		curl -sfL --retry 2 --connect-timeout 15 --speed-limit 1 --speed-time 60 -o "$2" "$1"
 	elif command -v wget >/dev/null 2>&1; then
 		# Some busyboxes are built without -T, and crash when they see it.
 		limit=''
@@ -190,7 +214,7 @@ get_program() {
 		[ -x "$BIN" ] || fatal "INSTALL_LIMPET_SKIP_DOWNLOAD is given, but $BIN is not there"
 		return 0
 	fi
-	if [ -n "$MIRROR${INSTALL_LIMPET_VERSION:-}" ]; then
+	if [ -n "${INSTALL_LIMPET_MIRROR:-}${INSTALL_LIMPET_VERSION:-}" ]; then
 		download
 	elif [ -n "$CHECKOUT" ]; then
 		info "building limpet in $CHECKOUT"
@@ -217,48 +241,25 @@ get_program() {
 # version_of is a program's own version, without v in front.
 version_of() { "$1" version 2>/dev/null | sed -n 's/^limpet Version: v\{0,1\}//p'; }
 
-# older reports whether version $1 is older than $2. Numbers count first. Of the same
-# numbers, commits behind a release (1.2.3-4-gHASH) are newer than it, and what leads
-# up to one (1.2.3-rc1, 0.0.0-TIME-HASH) is older. What is no version is not compared.
-older() {
-	case "$1" in [0-9]*.[0-9]*) ;; *) return 1 ;; esac
-	case "$2" in [0-9]*.[0-9]*) ;; *) return 1 ;; esac
-	[ "$1" != "$2" ] || return 1
-	a=${1%%-*} b=${2%%-*}
-	if [ "$a" != "$b" ]; then
-		[ "$(printf '%s\n%s\n' "$a" "$b" | sort -t . -k 1,1n -k 2,2n -k 3,3n | head -n 1)" = "$a" ]
-		return
-	fi
-	a=$(rank "${1#"$a"}") b=$(rank "${2#"$b"}")
-	[ "$a" != "$b" ] && [ "$(printf '%s\n%s\n' "$a" "$b" | LC_ALL=C sort | head -n 1)" = "$a" ]
-}
-
-# rank makes of what follows a version's numbers a word that can be sorted.
-rank() {
-	case "$1" in
-	'') echo b ;;
-	-*-g*)
-		count=${1#-}
-		printf 'c%08d\n' "${count%%-*}"
-		;;
-	*) echo "a$1" ;;
-	esac
-}
-
 refuse_downgrade() {
 	[ -n "$NEW" ] && [ -x "$BIN" ] || return 0
 	have=$(version_of "$BIN") get=$(version_of "$NEW")
-	if older "$get" "$have"; then
+	# By the one that is installed: it knows how versions are ordered.
+	if [ "$("$BIN" version --newer-than "$get" 2>/dev/null)" = newer ]; then
 		fatal "limpet $have is installed, and $get is older: what a newer version has written an older one may not read. Nothing was changed"
 	fi
 	info "upgrading limpet ${have:-?} to ${get:-?}"
 }
 
+# durable: a file that gets its name must be whole after a power cut.
+durable() { as_root sync "$1" 2>/dev/null || as_root sync; }
+
 put_program() {
 	[ -n "$NEW" ] || return 0
 	# Renamed in its own folder: whoever runs the old one goes on with that.
-	as_root sync "$NEW" 2>/dev/null || as_root sync
+	durable "$NEW"
 	as_root mv -f "$NEW" "$BIN"
+	NEW=''
 	if command -v restorecon >/dev/null 2>&1; then
 		as_root restorecon "$BIN" >/dev/null 2>&1 || true
 	fi
@@ -276,62 +277,82 @@ put_link() {
 
 # --- settings -------------------------------------------------------------------
 
+# make_user makes what is missing of the user and its group. By the comment the
+# uninstallation knows that it may remove it.
 make_user() {
-	id "$SERVICE_USER" >/dev/null 2>&1 && return 0
+	group=--user-group
+	! grep -q "^$SERVICE_USER:" /etc/group || group="-g $SERVICE_USER"
+	if id "$SERVICE_USER" >/dev/null 2>&1; then
+		[ "$group" = --user-group ] || return 0
+		info "making the group $SERVICE_USER"
+		if command -v groupadd >/dev/null 2>&1; then as_root groupadd --system "$SERVICE_USER"; else as_root addgroup -S "$SERVICE_USER"; fi ||
+			fatal "the group $SERVICE_USER cannot be made"
+		return 0
+	fi
 	info "making the user $SERVICE_USER"
 	if command -v useradd >/dev/null 2>&1; then
-		as_root useradd --system --user-group --no-create-home --home-dir "$DATA" --shell /usr/sbin/nologin "$SERVICE_USER"
+		# shellcheck disable=SC2086 # one word, or two
+		as_root useradd --system $group --comment 'limpet service' --no-create-home --home-dir "$DATA" --shell /usr/sbin/nologin "$SERVICE_USER"
 	else
 		as_root addgroup -S "$SERVICE_USER" 2>/dev/null || true
-		as_root adduser -S -D -H -h "$DATA" -s /sbin/nologin -G "$SERVICE_USER" "$SERVICE_USER"
-	fi
+		as_root adduser -S -D -H -g 'limpet service' -h "$DATA" -s /sbin/nologin -G "$SERVICE_USER" "$SERVICE_USER"
+	fi || fatal "the user $SERVICE_USER cannot be made"
 }
 
 # quoted is a word as sh reads it.
 quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")"; }
 
+# variables prints those of limpet, as sh reads them.
+variables() {
+	value=''
+	for var in $(env | sed -n 's/^\(LIMPET_[A-Z0-9_]*\)=.*/\1/p'); do
+		eval "value=\${$var-}; [ -n \"\${$var+set}\" ]" || continue # a line of another one's value
+		printf '%s=%s\nexport %s\n' "$var" "$(quoted "$value")" "$var"
+	done
+}
+
+# setting prints what the configuration says of a key; nothing: it does not say it.
+setting() { as_root "${NEW:-$BIN}" config get --file "$CONFIG" "$1" 2>/dev/null || true; }
+
 # put_settings has limpet write what it was told into its configuration file. The
-# variables go there through a file that nobody else can read: sudo drops them, and a
-# command line would show the token.
+# variables go there through a pipe: sudo drops them, a command line would show the
+# token, and a file could stay.
 put_settings() {
 	as_root mkdir -p "/etc/$NAME"
-	(
-		umask 077
-		value=''
-		for var in $(env | sed -n 's/^\(LIMPET_[A-Z0-9_]*\)=.*/\1/p'); do
-			eval "value=\$$var"
-			printf '%s=%s\nexport %s\n' "$var" "$(quoted "$value")" "$var"
-		done >"$TMP/variables"
-	)
+	as_root chmod 755 "/etc/$NAME"
 	[ "${1:-}" != server ] || shift
 	set -- --file "$CONFIG" --token-owner "$SERVICE_USER" "$@"
-	if ! as_root grep -q '^data-dir:' "$CONFIG" 2>/dev/null; then
+	if [ -z "$(setting data-dir)" ]; then
 		case " $* ${LIMPET_DATA_DIR:+--data-dir}" in
 		*' --data-dir'* | *' -data-dir'*) ;;
 		*) set -- "$@" --data-dir "$DATA" ;;
 		esac
 	fi
 	# shellcheck disable=SC2016 # for the other shell
-	as_root sh -c '. "$1"; shift; exec "$@"' sh "$TMP/variables" "${NEW:-$BIN}" config set "$@" >"$TMP/settings" ||
-		fatal "the settings are not such as a member could start with; nothing was changed"
+	variables | as_root sh -c 'eval "$(cat)"; exec "$@"' sh "${NEW:-$BIN}" config set "$@" >"$TMP/settings" ||
+		fatal "the settings are not such as a member could start with; the service is as it was"
 	if ! grep -q ': no change$' "$TMP/settings"; then
 		info "settings in $CONFIG:"
 		sed 's/^/          /' "$TMP/settings"
 	fi
 }
 
-# make_folders: systemd makes those that it knows; others the service could not.
+# make_folders: systemd makes those that it knows; others the service could not. One
+# that is there is given to the service if it is root's and empty.
 make_folders() {
-	dir=$(sed -n 's/^data-dir: *//p' "$CONFIG" | tr -d "\"'")
-	dir=${dir:-$DATA}
-	DATA=$dir
-	if ! as_root test -d "$dir"; then
-		as_root sh -c "umask 077 && mkdir -p -m 0700 '$dir' && chown $SERVICE_USER:$SERVICE_USER '$dir'"
-	fi
-	wal=$(sed -n 's/^wal-dir: *//p' "$CONFIG" | tr -d "\"'")
-	if [ -n "$wal" ] && ! as_root test -d "$wal"; then
-		as_root sh -c "umask 077 && mkdir -p -m 0700 '$wal' && chown $SERVICE_USER:$SERVICE_USER '$wal'"
-	fi
+	dir=$(setting data-dir)
+	DATA=${dir:-$DATA}
+	for dir in "$DATA" "$(setting wal-dir)"; do
+		[ -n "$dir" ] || continue
+		if ! as_root test -d "$dir"; then
+			as_root mkdir -p "$(dirname "$dir")"
+			as_root mkdir -m 0700 "$dir"
+		elif [ "$(as_root ls -ndL "$dir" | awk '{ print $3 }')" != 0 ] || as_root ls -A "$dir" | grep -q -v -x 'lost+found'; then
+			continue
+		fi
+		as_root chmod 700 "$dir"
+		as_root chown "$SERVICE_USER:$SERVICE_USER" "$dir"
+	done
 }
 
 # --- the service ----------------------------------------------------------------
@@ -351,6 +372,7 @@ put_file() {
 	as_root mkdir -p "${path%/*}"
 	as_root cp "$TMP/$kind" "$path.new"
 	as_root chmod "$mode" "$path.new"
+	durable "$path.new"
 	as_root mv -f "$path.new" "$path"
 }
 
@@ -361,6 +383,7 @@ put_files() {
 		put_file systemd "$UNIT_DIR/$NAME.service" 644
 	else
 		put_file openrc "/etc/init.d/$NAME" 755
+		[ ! -d /etc/logrotate.d ] || put_file logrotate "/etc/logrotate.d/$NAME" 644
 	fi
 }
 
@@ -380,7 +403,11 @@ forget() {
 
 is_running() {
 	if [ "$INIT" = systemd ]; then
-		systemctl is-active --quiet "$NAME" 2>/dev/null
+		# One that waits for other boards runs; one that systemd starts again and again does not.
+		case "$(systemctl show -p ActiveState --value "$NAME" 2>/dev/null)/$(systemctl show -p SubState --value "$NAME" 2>/dev/null)" in
+		active/* | activating/start) return 0 ;;
+		esac
+		return 1
 	else
 		as_root rc-service "$NAME" status >/dev/null 2>&1
 	fi
@@ -416,6 +443,7 @@ start_service() {
 	else
 		info "starting $NAME"
 		as_root rc-service "$NAME" restart
+		await_supervised
 	fi
 	as_root rm -f "$CHANGED"
 }
@@ -449,6 +477,26 @@ await_service() {
 	done
 	warn "$NAME has not begun to serve yet: see systemctl status $NAME"
 }
+
+# await_supervised: OpenRC calls a service started whose process ends again and
+# again. One that lasts for longer than the pause between two starts has begun.
+await_supervised() {
+	n=0 child=''
+	while [ $n -lt 8 ]; do
+		sleep 1
+		n=$((n + 1))
+		now=$(children "$(cat "/run/supervise-$NAME.pid" "/run/$NAME.pid" 2>/dev/null | head -n 1)")
+		child=${child:-$now}
+		if [ -n "$child" ] && [ "$now" != "$child" ]; then
+			as_root tail -n 5 "/var/log/$NAME.log" >&2 || true
+			fatal "$NAME does not start: see /var/log/$NAME.log"
+		fi
+	done
+	info "$NAME runs"
+}
+
+# children are the processes that one has started.
+children() { [ -z "$1" ] || as_root cat "/proc/$1/task/$1/children" 2>/dev/null | tr -d ' ' || true; }
 
 # --- what may surprise ----------------------------------------------------------
 

@@ -19,7 +19,7 @@ func serviceCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "service",
 		Usage:     "print the files by which a service manager runs a member",
-		ArgsUsage: strings.Join([]string{systemd.Unit, systemd.OpenRC, systemd.Uninstall, systemd.Killall}, "|"),
+		ArgsUsage: strings.Join([]string{systemd.Unit, systemd.OpenRC, systemd.Logrotate, systemd.Uninstall, systemd.Killall}, "|"),
 		Description: "Prints a unit of systemd, a script of OpenRC, or the scripts that uninstall\n" +
 			"limpet or stop it. install.sh writes them; with these you can do so by hand:\n\n" +
 			"    limpet service systemd > /etc/systemd/system/limpet.service",

@@ -31,9 +31,9 @@ fi
 # Those that nobody manages: told to stop first, since that hands leadership over.
 left() {
 	for proc in /proc/[0-9]*; do
-		if [ "$(readlink "$proc/exe" 2>/dev/null)" = "{{.Bin}}" ]; then
-			echo "${proc#/proc/}"
-		fi
+		case "$(readlink "$proc/exe" 2>/dev/null)" in
+		"{{.Bin}}" | "{{.Bin}} (deleted)") echo "${proc#/proc/}" ;; # the latter after an upgrade
+		esac
 	done
 }
 pids=$(left)

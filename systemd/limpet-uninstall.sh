@@ -40,9 +40,14 @@ fi
 systemd() { [ -d /run/systemd/system ]; }
 openrc() { command -v rc-service >/dev/null 2>&1; }
 
+# A member that waits for others runs, too, and one that is started again and again
+# may have begun.
 running() {
 	if systemd; then
-		systemctl is-active --quiet "$name"
+		case "$(systemctl show -p ActiveState --value "$name")" in
+		active | activating | reloading) return 0 ;;
+		esac
+		return 1
 	elif openrc; then
 		rc-service "$name" status >/dev/null 2>&1
 	else
@@ -51,10 +56,13 @@ running() {
 }
 
 # A member that goes for good is taken out first, so that the others do not wait for
-# it. One that is all there is takes the data with it.
+# it. One that is all there is takes the data with it. One that cannot leave may have
+# what nobody else has any more.
 leave() {
+	[ -e "$data/limpet.json" ] || return 0 # there never was one
+	! grep -q '"removed": *true' "$data/limpet.json" || return 0 # it has left already
 	if ! running; then
-		warn "$name does not run, so it cannot leave its cluster: if it has others, take it out there with: limpet member remove"
+		cannot "$name does not run, so it cannot leave its cluster: start it, and try again"
 		return
 	fi
 	say "leaving the cluster"
@@ -62,11 +70,16 @@ leave() {
 	until "$bin" member leave --data-dir "$data" --unless-only; do
 		n=$((n + 1))
 		if [ $n -ge 5 ]; then
-			[ -n "$force" ] || fatal "$name cannot leave its cluster now; try again, or give --force and take it out with limpet member remove on another member"
+			cannot "$name cannot leave its cluster now: try again"
 			return
 		fi
 		sleep 2
 	done
+}
+
+cannot() {
+	[ -n "$force" ] || fatal "$1. --keep-data keeps its data; --force removes it, which may be the last copy, and the member is taken out with limpet member remove on another one"
+	warn "$1"
 }
 [ -n "$keep" ] || leave
 
@@ -79,7 +92,7 @@ elif openrc; then
 	rc-update delete "$name" default >/dev/null 2>&1
 fi
 rm -rf "$unit_dir/$name.service" "$unit_dir/$name.service.d"
-rm -f "/etc/init.d/$name"
+rm -f "/etc/init.d/$name" "/etc/logrotate.d/$name"
 rm -rf "/run/$name" # OpenRC leaves it
 if systemd; then
 	systemctl daemon-reload
@@ -87,19 +100,22 @@ fi
 
 if [ -z "$keep" ]; then
 	say "removing settings and data"
+	# limpet knows which files are its own; the raft log may be on another disk.
+	"$bin" member erase --data-dir "$data" --yes || warn "the data in $data was not removed, or not all of it"
 	rm -rf "${config%/*}"
-	# What is mounted stays, empty.
-	rm -rf "$data" 2>/dev/null || find "$data" -mindepth 1 -delete 2>/dev/null
-	rm -f "/var/log/$name.log"
+	rm -f "/var/log/$name.log"*
+	rmdir "/var/lib/$name" 2>/dev/null # systemd makes it, wherever the data is
 fi
 
+script=$0
+rm -f "$bin_dir/$name-uninstall.sh" "$script" "/run/$name.changed"
+# Others are those with scripts like this one, wherever their units are.
 others() {
-	for file in "$unit_dir"/limpet.service "$unit_dir"/limpet-*.service /etc/init.d/limpet /etc/init.d/limpet-*; do
+	for file in "$bin_dir"/limpet-uninstall.sh "$bin_dir"/limpet-*-uninstall.sh; do
 		[ -e "$file" ] && return 0
 	done
 	return 1
 }
-script=$0
 if others; then
 	say "another limpet is installed: its program stays"
 else
@@ -107,11 +123,13 @@ else
 		rm -f "$bin_dir/etcdctl"
 	fi
 	rm -f "$bin" "$bin_dir/limpet-killall.sh"
-	if [ -z "$keep" ] && [ "$user" = limpet ] && id limpet >/dev/null 2>&1; then
+	# The user goes if install.sh has made it, and nobody's settings need it.
+	if [ -z "$keep" ] && [ "$user" = limpet ] && grep -q '^limpet:[^:]*:[^:]*:[^:]*:limpet service' /etc/passwd &&
+		[ -z "$(find /etc -maxdepth 2 -path '/etc/limpet*/config.yaml')" ]; then
 		if command -v userdel >/dev/null 2>&1; then userdel limpet; else deluser limpet; fi >/dev/null 2>&1
+		if command -v groupdel >/dev/null 2>&1; then groupdel limpet; else delgroup limpet; fi >/dev/null 2>&1
 	fi
 fi
-rm -f "$script" "/run/$name.changed"
 say "$name is gone"
 if [ -n "$keep" ]; then
 	say "its settings are in ${config%/*}, its data in $data"

@@ -26,31 +26,15 @@ const docs = "../../docs"
 // with the reason.
 var notRun = map[string]string{
 	"getting-started.md scp token board2: && scp token board3:":                                                  "there is no sshd; the test copies the file",
-	"operations.md scp -p /etc/limpet/token board2:/etc/limpet/ && scp -p /etc/limpet/token board3:/etc/limpet/": "as above",
 	"k3s.md curl -sfL https://get.k3s.io | sh -s - server":                                                       "k3s is fetched from the network; e2e/kube runs a kube-apiserver on limpet with what k3s passes",
 	"k3s.md limpet k3s-config --endpoint http://127.0.0.1:2379 --out /etc/rancher/k3s/config.yaml.d/limpet.yaml": "k3s is fetched from the network; the first line runs above with other endpoints",
 }
 
 // elsewhere are documents whose commands another test runs.
-var elsewhere = map[string]string{"kubernetes.md": "TestGuide in e2e/kube"}
+var elsewhere = map[string]string{"kubernetes.md": "TestGuide in e2e/kube", "operations.md": "TestOperations in e2e/install"}
 
-// guides are the documents with commands, and what has to be so before they begin.
-var guides = map[string]struct {
-	boards  int
-	prelude string // on each board
-}{
-	"getting-started.md": {boards: 3},
-	"k3s.md":             {boards: 1},
-	"schema.md":          {boards: 1},
-	"operations.md": {boards: 3, prelude: `cat >/etc/limpet/config.yaml <<EOF
-name: $(hostname)
-data-dir: /var/lib/limpet
-token-file: /etc/limpet/token
-bootstrap-expect: 3
-EOF
-(umask 077; echo 00112233445566778899aabbccddeeff >/etc/limpet/token)
-systemctl start limpet`},
-}
+// guides are the documents with commands, and how many boards they have.
+var guides = map[string]int{"getting-started.md": 3, "k3s.md": 1, "schema.md": 1}
 
 // documents are those of docs/ that have blocks of commands.
 func documents(t *testing.T) map[string][]Block {
@@ -85,7 +69,7 @@ func TestNoCommandEscapes(t *testing.T) {
 			t.Logf("%s is run by %s", doc, elsewhere[doc])
 			continue
 		}
-		guide, known := guides[doc]
+		boards, known := guides[doc]
 		if !known {
 			t.Errorf("%s has commands, and no test runs them", doc)
 		}
@@ -101,8 +85,8 @@ func TestNoCommandEscapes(t *testing.T) {
 				delete(left, name)
 			case b.Where == "installed":
 				t.Logf("%s is run by TestGuides in e2e/install: %s", b.Name(), b.FirstLine())
-			case strings.HasPrefix(b.Where, "board") && guide.boards != 3:
-				t.Errorf("%s is for %s, and the guide has %d", b.Name(), b.Where, guide.boards)
+			case strings.HasPrefix(b.Where, "board") && boards != 3:
+				t.Errorf("%s is for %s, and the guide has %d", b.Name(), b.Where, boards)
 			}
 		}
 	}
@@ -138,7 +122,7 @@ func TestCommandsAreInTheReference(t *testing.T) {
 	_, commands := reference(t)
 	calls := 0
 	for doc, blocks := range documents(t) {
-		if elsewhere[doc] != "" {
+		if doc == "kubernetes.md" { // commands in containers, through kubectl
 			continue
 		}
 		for _, b := range blocks {
@@ -194,7 +178,6 @@ func TestFlagsAreInTheReference(t *testing.T) {
 func TestGettingStarted(t *testing.T) { follow(t, "getting-started.md") }
 func TestK3s(t *testing.T)            { follow(t, "k3s.md") }
 func TestSchema(t *testing.T)         { follow(t, "schema.md") }
-func TestOperations(t *testing.T)     { follow(t, "operations.md") }
 
 // follow does what a guide says, on as many machines as it has.
 func follow(t *testing.T, doc string) {
@@ -204,8 +187,7 @@ func follow(t *testing.T, doc string) {
 		}
 	}
 	t.Parallel() // they mostly wait
-	guide := guides[doc]
-	net := hosts.New(t, guide.boards)
+	net := hosts.New(t, guides[doc])
 	limpet := proc.Binary(t, proc.Limpet)
 	var names strings.Builder
 	for i, h := range net.Hosts() {
@@ -224,15 +206,6 @@ func follow(t *testing.T, doc string) {
 			return []*machine{boards["board1"], boards["board2"], boards["board3"]}
 		}
 		return []*machine{boards[where]}
-	}
-	if guide.prelude != "" {
-		for _, m := range on("boards") {
-			m.do("prelude", Step{Command: guide.prelude})
-		}
-		m := boards["board1"]
-		m.do("prelude", Step{Command: "limpet member list", Waits: []string{"board1 … voter", "board2 … voter", "board3 … voter"}})
-		m.do("prelude", Step{Command: "limpet etcdctl put before 'the disaster'", Waits: []string{"OK"}})
-		m.do("prelude", Step{Command: "limpet status", Waits: []string{"board1 … ok", "board2 … ok", "board3 … ok"}})
 	}
 	for _, b := range documents(t)[doc] {
 		switch b.Where {

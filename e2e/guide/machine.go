@@ -112,7 +112,7 @@ func (m *machine) do(where string, s Step) {
 	deadline := time.Now().Add(patience)
 	for {
 		out, code := m.run(s.Command, deadline.Add(patience)) // one look may begin just before the end
-		wrong := s.judge(out, code)
+		wrong := s.Judge(out, code)
 		if wrong == "" {
 			return
 		}
@@ -123,8 +123,8 @@ func (m *machine) do(where string, s Step) {
 	}
 }
 
-// judge says what is wrong with how a step went; empty: nothing.
-func (s Step) judge(out string, code int) string {
+// Judge says what is wrong with how a step went; empty: nothing.
+func (s Step) Judge(out string, code int) string {
 	if s.Fails != (code != 0) {
 		return fmt.Sprintf("ended with %d, want that it fails: %v", code, s.Fails)
 	}

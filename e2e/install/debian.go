@@ -33,7 +33,7 @@ type flavour struct {
 }
 
 var (
-	withSystemd = flavour{packages: []string{"systemd", "systemd-sysv", "dbus", "iproute2", "procps", "curl", "wget", "busybox", "ca-certificates", "make", "strace"}}
+	withSystemd = flavour{packages: []string{"systemd", "systemd-sysv", "dbus", "iproute2", "procps", "curl", "wget", "busybox", "ca-certificates", "make", "strace", "sudo"}}
 	withOpenRC  = flavour{packages: []string{"openrc", "iproute2", "procps", "curl", "busybox", "ca-certificates"}, without: "sysv-rc", init: "/sbin/openrc-init"}
 )
 

@@ -7,8 +7,8 @@
 //	OUT/VERSION/limpet-image.tar            what a container image has beside the binary
 //	OUT/VERSION/Dockerfile, install.sh      as in the repository
 //	OUT/VERSION/sha256sums.txt              the hashes of all of these
-//	OUT/install.sh                          the newest, for curl | sh
-//	OUT/channels/CHANNEL                    the newest VERSION
+//	OUT/install.sh                          of the release made last, for curl | sh
+//	OUT/channels/CHANNEL                    the VERSION released last: give an older line a channel of its own
 //
 // The same commit, version and Go give the same bytes, wherever they are built.
 // Run it by make release.
@@ -69,7 +69,7 @@ func parse(args []string) (release, error) {
 	f.StringVar(&r.version, "version", "", "what to call it, as v0.2.0")
 	f.StringVar(&r.commit, "commit", "", "what is built, and -dirty if that is not all")
 	f.StringVar(&seconds, "time", "", "when it was committed, in seconds since 1970")
-	f.StringVar(&r.channel, "channel", "stable", "the channel whose newest version it becomes")
+	f.StringVar(&r.channel, "channel", "stable", "the channel that names it from now on")
 	f.StringVar(&r.mirror, "mirror", "", "where OUT will be found, for install.sh, as https://example.org/limpet")
 	f.StringVar(&archs, "arch", "", "build for these only, separated by commas")
 	_ = f.Parse(args) // ends the process on error
