@@ -43,8 +43,9 @@ func readPosition(c *conn) (position, error) {
 // refuses rows that no Writer makes at or before revision rev: the file may be
 // damaged, and SQLite keeps no checksums.
 func scanIndex(c *conn, rev int64) (*keyIndex, error) {
+	x := newKeyIndex()
 	entries := make(map[string]*entry)
-	err := c.query(sqlScanIndex, 5, func(row []driver.Value) error {
+	err := c.query(sqlScanIndex, 6, func(row []driver.Value) error {
 		key, v, err := versionOf(row)
 		if err != nil {
 			return err
@@ -52,6 +53,8 @@ func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 		if v.id.Rev() > rev {
 			return fmt.Errorf("a row of revision %d in a file of revision %d", v.id.Rev(), rev)
 		}
+		at, _ := row[5].(int64) // nothing is decided by it
+		x.times.add(v.id.Rev(), at)
 		e := entries[string(key)]
 		if e == nil {
 			e = &entry{key: string(key), head: v}
@@ -68,7 +71,6 @@ func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the revisions: %w", err)
 	}
-	x := newKeyIndex()
 	x.load(entries)
 	return x, nil
 }

@@ -368,6 +368,9 @@ func (k *keeper) endCompaction() error {
 	if err := k.measure(); err != nil { // whoever waits may ask for the sizes next
 		return err
 	}
+	k.s.mu.Lock()
+	k.s.index.times.dropBelow(k.working)
+	k.s.mu.Unlock()
 	took := time.Since(k.began)
 	k.s.log.Info("finished scheduled compaction", "compact-revision", k.working, "rows", k.removed, "took", took)
 	k.compacted.Store(k.working)

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"slices"
+	"sort"
 
 	"github.com/tidwall/btree"
 )
@@ -95,6 +96,7 @@ type keyIndex struct {
 	live    int // keys whose newest version is not a tombstone
 	// leased maps a lease to the keys whose newest version carries it.
 	leased map[int64]map[string]struct{}
+	times  times
 }
 
 func newKeyIndex() *keyIndex {
@@ -155,23 +157,27 @@ func (x *keyIndex) detach(lease int64, key string) {
 	}
 }
 
-// prune removes from e what a compaction to floor makes unreachable and
-// appends the ids of the removed rows to garbage. It reports whether e still
-// has anything for a later compaction, and so stays touched.
+// firstKept is the first of a key's n marks, ascending, that stays when it is
+// compacted to floor; n if none does.
 //
 // The newest version at or below floor stays, for views at floor itself; if it
 // is a tombstone it stays only when it happened exactly at floor, where a watch
 // may still ask for it (etcd keyIndex.compact and its keep rule). Of a
 // transaction that changed the key twice at floor, all rows stay.
+func firstKept(n int, at func(int) mark, floor int64) int {
+	i := sort.Search(n, func(i int) bool { return at(i).id().Rev() >= floor })
+	if i < n && at(i).id().Rev() == floor || i == 0 || at(i-1).tombstone() {
+		return i
+	}
+	return i - 1
+}
+
+// prune removes from e what a compaction to floor makes unreachable and
+// appends the ids of the removed rows to garbage. It reports whether e still
+// has anything for a later compaction, and so stays touched.
 func (x *keyIndex) prune(e *entry, floor int64, garbage []ID) (rest []ID, more bool) {
 	all := append(e.older(), e.head.mark())
-	keep := 0 // first index that stays
-	for keep+1 < len(all) && all[keep+1].id().Rev() <= floor && all[keep].id().Rev() < floor {
-		keep++
-	}
-	if m := all[keep]; m.tombstone() && m.id().Rev() < floor {
-		keep++
-	}
+	keep := firstKept(len(all), func(i int) mark { return all[i] }, floor)
 	for _, m := range all[:keep] {
 		garbage = append(garbage, m.id())
 	}

@@ -86,6 +86,7 @@ func (w *Writer) addLocked(key string, v version, value []byte) {
 	if w.open == nil {
 		w.open = &Commit{Rev: w.rev + 1, Time: w.time}
 		w.s.tail.append(w.open)
+		w.s.index.times.add(w.open.Rev, w.time)
 	}
 	v.id = MakeID(w.open.Rev, len(w.open.Rows))
 	prev := w.s.index.add(key, v)
