@@ -27,9 +27,10 @@ type floor struct {
 var floors = []floor{
 	{"main", []string{"cli"}},
 	{"cli", []string{"server", "api/ops", "api", "cluster", "trust", "safefile", "systemd"}},
-	{"server", []string{"api/ops", "api/gateway", "api/v2", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
+	{"server", []string{"api/ops", "api/gateway", "api/look", "api/v2", "api", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
 	{"api/gateway", []string{"api/recipepb"}},
+	{"api/look", []string{"auth", "sqlstore"}},
 	{"api/v2", []string{"api", "raftfsm", "txn", "login", "auth", "v2tree"}},
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"api/recipepb", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},

@@ -142,6 +142,26 @@ func (s *Server) KnownHTTP(r *http.Request) bool {
 	return err == nil && rules.Known(c) == nil
 }
 
+// MayReadHTTP returns an error of package auth or login unless who sends r may read
+// the keys from key to end, as a range has them. still returns an error once the
+// rules have changed.
+func (s *Server) MayReadHTTP(r *http.Request, key, end []byte) (still func() error, err error) {
+	var c auth.Caller
+	rules := s.rules()
+	if rules.Enabled() {
+		if c, err = s.httpCaller(r, rules); err != nil {
+			return nil, err
+		}
+	}
+	still = func() error {
+		if c.Revision != 0 && c.Revision != s.rules().Revision() {
+			return auth.ErrOldRevision
+		}
+		return nil
+	}
+	return still, s.rules().Read(c, key, end)
+}
+
 // RootHTTP reports whether root is known to send r; not while nothing is checked.
 func (s *Server) RootHTTP(r *http.Request) bool {
 	rules := s.rules()

@@ -53,6 +53,7 @@ func (s *Server) openAdmin() {
 	mux.HandleFunc("POST "+rotatePath, s.adminDoes(rotate))
 	mux.HandleFunc("POST "+finishPath, s.adminDoes(finish))
 	mux.HandleFunc("POST "+leavePath, s.adminDoes(s.leave))
+	mux.HandleFunc("POST "+flushPath, s.adminFlush)
 	s.serveHTTP(l, mux)
 }
 

@@ -9,8 +9,8 @@ import (
 	"limpet/raftfsm"
 )
 
-// look is what one look at the member finds, and what is to be thought of it.
-type look struct {
+// glance is what one look at the member finds, and what is to be thought of it.
+type glance struct {
 	after time.Duration // the look before
 	v     raftfsm.Vitals
 	loop  error // raft's loop does not answer
@@ -24,7 +24,7 @@ func TestPulse(t *testing.T) {
 	idle := raftfsm.Vitals{Committed: 7, Applied: 7, Durable: 7}
 	unwritten := raftfsm.Vitals{Committed: 9, Applied: 9, Durable: 7}
 	unapplied := raftfsm.Vitals{Committed: 9, Applied: 7, Durable: 7}
-	for name, looks := range map[string][]look{
+	for name, looks := range map[string][]glance{
 		"idle for long":             {{v: idle, alive: true}, {after: long, v: idle, alive: true}},
 		"changes ripen":             {{v: idle, alive: true}, {after: long, v: unwritten, alive: true}, {after: age, v: unwritten, alive: true}},
 		"changes are never written": {{v: unwritten, alive: true}, {after: age, v: unwritten, alive: true}, {after: age, v: unwritten}},
@@ -44,7 +44,7 @@ func TestPulse(t *testing.T) {
 			{after: age, v: raftfsm.Vitals{Committed: 9, Received: 1}, loop: hangs}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var now look
+			var now glance
 			at := time.Unix(1000, 0)
 			p := &pulse{
 				now:    func() time.Time { return at },

@@ -100,7 +100,8 @@ func (s *Server) serveHTTPFaces(context.Context) error {
 		s.serveHTTP(s.extra.http, s.addFace(early, func() http.Handler { return ops.MetricsHandler(s.health) }))
 	}
 	whole := func() http.Handler {
-		pages := ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
+		var pages http.Handler = ops.Handler(s.health, report, s.cfg.Pprof, ops.Who{Root: s.api.RootHTTP, Known: s.api.KnownHTTP})
+		pages = s.lookFace().Beside(pages)
 		if s.cfg.V2 {
 			pages = s.v2Face().Beside(pages)
 		}
