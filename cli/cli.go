@@ -31,6 +31,9 @@ func Run(args []string, version string) int {
 	if err == nil {
 		return 0
 	}
+	if code := exitCode(0); errors.As(err, &code) {
+		return int(code)
+	}
 	fmt.Fprintf(os.Stderr, "limpet: %v\n", err)
 	switch {
 	case errors.As(err, new(wrongUsage)):
@@ -45,6 +48,12 @@ func Run(args []string, version string) int {
 // etcd's does.
 type wrongUsage struct{ error }
 
+// exitCode ends with itself, without a word: the answer is the code.
+type exitCode int
+
+// Error implements error.
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
 func newApp(version string, out io.Writer) *cli.App {
 	app := &cli.App{
 		Name:            "limpet",
@@ -56,7 +65,7 @@ func newApp(version string, out io.Writer) *cli.App {
 		Description: "Start a member with\n\n    limpet server\n\n" +
 			"and talk to it with any etcd client, or with the etcdctl that is built in:\n\n" +
 			"    limpet etcdctl put greeting hello\n    limpet etcdctl get greeting",
-		Commands: []*cli.Command{serverCommand(version), statusCommand(), memberCommand(), recoverCommand(version), tokenCommand(), certCommand(), configCommand(), serviceCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
+		Commands: []*cli.Command{serverCommand(version), statusCommand(), getCommand(), historyCommand(), diffCommand(), undeleteCommand(), sqlCommand(), memberCommand(), recoverCommand(version), tokenCommand(), certCommand(), configCommand(), serviceCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
 		// Errors are printed once, by Run, without the whole help.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,5 +85,9 @@ func AskSnapshot(ctx context.Context, file, sql string, a Answer) error {
 }
 
 func ask(ctx context.Context, q sqlstore.Question, a Answer) error {
-	return sqlstore.Ask(ctx, q, a.Columns, a.Row)
+	err := sqlstore.Ask(ctx, q, a.Columns, a.Row)
+	if errors.Is(err, sqlstore.ErrReadOnly) {
+		return errors.New(strings.TrimPrefix(err.Error(), "sqlstore: ")) // it is for the operator
+	}
+	return err
 }

@@ -58,7 +58,7 @@ func Ask(ctx context.Context, q Question, columns func([]string) error, row func
 		err = c.answer(ctx, sql, columns, row)
 	}
 	if err != nil && guard.refused != "" {
-		err = fmt.Errorf("%w, and this wants %s", ErrReadOnly, guard.refused)
+		err = fmt.Errorf("%w; this one wants %s", ErrReadOnly, guard.refused)
 	}
 	return errors.Join(err, c.close())
 }
@@ -166,7 +166,7 @@ var deniedActions = map[sqlite.AuthorizerActionCode]string{
 	sqlite.AuthAttach: "to ATTACH a database", sqlite.AuthDetach: "to DETACH a database",
 	sqlite.AuthInsert: "to INSERT", sqlite.AuthUpdate: "to UPDATE", sqlite.AuthDelete: "to DELETE",
 	sqlite.AuthPragma: "to set a PRAGMA", sqlite.AuthTransaction: "a transaction", sqlite.AuthSavepoint: "a savepoint",
-	sqlite.AuthFunction: "a function that loads code",
+	sqlite.AuthFunction: "to load code",
 }
 
 // allow lets through what only reads; all that SQLite may come to know besides is
