@@ -23,8 +23,9 @@ func historyCommand() *cli.Command {
 		Usage:     "show what happened to a key, and when",
 		ArgsUsage: "KEY",
 		Description: "One line for each change, the newest last, as far back as the last compaction. Of\n" +
-			"objects of Kubernetes it shows who wrote them, by the newest entry of managedFields:\n" +
-			"manager, operation, and the subresource, if it is one.\n\n" +
+			"objects of Kubernetes it shows who wrote them, by the newest entry of managedFields\n" +
+			"that the version before did not have: manager, operation, and the subresource, if it\n" +
+			"is one.\n\n" +
 			"    limpet history config/region\n" +
 			"    limpet history config/ --prefix --since 2h\n" +
 			"    limpet history /registry/deployments/default/web --limit 5 --output json\n\n" +
@@ -117,8 +118,9 @@ type changePrinter struct {
 	asJSON       bool
 	values, keys bool
 
-	n   int
-	cut bool // the first change is not the creation of its key
+	n       int
+	cut     bool                          // the first change is not the creation of its key
+	objects map[string]*kubeobject.Object // by key, the last version
 }
 
 // changeJSON is one line of limpet history --output json.
@@ -165,9 +167,9 @@ func (p *changePrinter) print(c *look.Change) error {
 	if p.n == 1 {
 		p.cut = c.Version != 1
 	}
-	write, isObject := kubeobject.Read(c.Value)
+	object, writer := p.object(c)
 	if p.asJSON {
-		return p.json.Encode(p.changeJSON(c, write, isObject))
+		return p.json.Encode(p.changeJSON(c, object, writer))
 	}
 	if p.n == 1 {
 		if err := p.row("REVISION", "TIME", "KIND", "VERSION", "SIZE", "CHANGE", "LEASE", "WRITTEN BY", "KEY"); err != nil {
@@ -181,11 +183,26 @@ func (p *changePrinter) print(c *look.Change) error {
 	if c.Lease != 0 {
 		lease = strconv.FormatInt(c.Lease, 16)
 	}
-	err := p.row(strconv.FormatInt(c.Revision, 10), momentText(c.Time), kindOf(c), version, strconv.FormatInt(c.Size, 10), changeText(c), lease, writerText(write, isObject), oneLine(c.Key))
+	err := p.row(strconv.FormatInt(c.Revision, 10), momentText(c.Time), kindOf(c), version, strconv.FormatInt(c.Size, 10), changeText(c), lease, writerText(object, writer), oneLine(c.Key))
 	if err == nil && p.values && c.Version != 0 {
 		err = p.value(c.Value)
 	}
 	return err
+}
+
+// object reads an object of Kubernetes, and who wrote it; nil if it is none.
+func (p *changePrinter) object(c *look.Change) (*kubeobject.Object, kubeobject.Entry) {
+	before, object := p.objects[string(c.Key)], kubeobject.Read(c.Value)
+	if object == nil {
+		delete(p.objects, string(c.Key))
+		return nil, kubeobject.Entry{}
+	}
+	if p.objects == nil {
+		p.objects = map[string]*kubeobject.Object{}
+	}
+	p.objects[string(c.Key)] = object
+	writer, _ := object.Writer(before)
+	return object, writer
 }
 
 // row is of fixed widths, so that it can be shown before the next one has come.
@@ -220,12 +237,12 @@ func changeText(c *look.Change) string {
 	return "?" // what it was before is compacted
 }
 
-func writerText(w kubeobject.Write, isObject bool) string {
+func writerText(o *kubeobject.Object, w kubeobject.Entry) string {
 	switch {
-	case !isObject:
+	case o == nil:
 		return "-"
-	case w.Encrypted != "":
-		return "encrypted by " + words(w.Encrypted)
+	case o.Encrypted != "":
+		return "encrypted by " + words(o.Encrypted)
 	case w.Manager == "":
 		return "-"
 	}
@@ -236,7 +253,7 @@ func writerText(w kubeobject.Write, isObject bool) string {
 	return text
 }
 
-func (p *changePrinter) changeJSON(c *look.Change, w kubeobject.Write, isObject bool) changeJSON {
+func (p *changePrinter) changeJSON(c *look.Change, o *kubeobject.Object, w kubeobject.Entry) changeJSON {
 	key := newJSONBytes(c.Key)
 	out := changeJSON{
 		Revision: c.Revision, Time: momentJSON(c.Time), TimeMs: c.Time, Kind: kindOf(c), Key: key.Text, KeyBase64: key.Base64,
@@ -245,8 +262,8 @@ func (p *changePrinter) changeJSON(c *look.Change, w kubeobject.Write, isObject 
 	if c.Before >= 0 {
 		out.SizeBefore = &c.Before
 	}
-	if isObject {
-		out.Kubernetes = &writeJSON{w.APIVersion, w.Kind, w.Manager, w.Operation, w.Subresource, "", w.Encrypted}
+	if o != nil {
+		out.Kubernetes = &writeJSON{o.APIVersion, o.Kind, w.Manager, w.Operation, w.Subresource, "", o.Encrypted}
 		if !w.Time.IsZero() {
 			out.Kubernetes.Time = w.Time.Format(time.RFC3339)
 		}

@@ -7,24 +7,57 @@ package kubeobject
 import (
 	"bytes"
 	"encoding/json"
+	"hash/fnv"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Write is who last wrote an object, by the newest entry of its managedFields. All
-// but Encrypted are the words of whoever wrote it, and may be anything.
-type Write struct {
-	APIVersion  string
-	Kind        string
-	Manager     string // empty: the object has no managedFields
-	Operation   string // Apply or Update
-	Subresource string // such as status; empty: the object itself
-	Time        time.Time
+// Object is what is known of an object. All but Encrypted are the words of whoever
+// wrote it, and may be anything.
+type Object struct {
+	APIVersion string
+	Kind       string
 	// Encrypted is the provider with which the value is encrypted, such as aescbc:
 	// then nothing else is known.
 	Encrypted string
+	entries   []Entry
+}
+
+// Entry is one of an object's managedFields: who wrote some of its fields.
+type Entry struct {
+	Manager     string    `json:"manager"`
+	Operation   string    `json:"operation"`   // Apply or Update
+	Subresource string    `json:"subresource"` // such as status; empty: the object itself
+	Time        time.Time `json:"time"`
+	sum         uint64    // of all of it, the fields included
+}
+
+// Writer is who wrote the object, when before is the version that it replaced; nil:
+// that is not known. It is the newest of the entries that before did not have, or
+// of all. Times are whole seconds: without before, of two writers in one second the
+// later in the list counts, which is as good as any. False if nobody is named.
+func (o *Object) Writer(before *Object) (Entry, bool) {
+	if before != nil {
+		old := func(e Entry) bool {
+			return slices.ContainsFunc(before.entries, func(b Entry) bool { return b.sum == e.sum })
+		}
+		if e, ok := newest(slices.DeleteFunc(slices.Clone(o.entries), old)); ok {
+			return e, true
+		}
+	}
+	return newest(o.entries)
+}
+
+func newest(entries []Entry) (out Entry, ok bool) {
+	for _, e := range entries {
+		if e.Manager != "" && !e.Time.Before(out.Time) {
+			out, ok = e, true
+		}
+	}
+	return out, ok
 }
 
 const (
@@ -32,18 +65,21 @@ const (
 	encryptedPrefix = "k8s:enc:"
 )
 
-// Read tells who wrote the object in value; false if it is no object.
-func Read(value []byte) (Write, bool) {
+// Read reads the object in value; nil if it is none.
+func Read(value []byte) *Object {
 	switch {
 	case bytes.HasPrefix(value, []byte(encryptedPrefix)):
 		provider, _, _ := strings.Cut(string(value[len(encryptedPrefix):min(len(value), len(encryptedPrefix)+64)]), ":")
-		return Write{Encrypted: provider}, provider != ""
+		if provider == "" {
+			return nil
+		}
+		return &Object{Encrypted: provider}
 	case bytes.HasPrefix(value, []byte(protobufPrefix)):
 		return readProtobuf(value[len(protobufPrefix):])
 	case bytes.HasPrefix(bytes.TrimLeft(value, " \t\r\n"), []byte("{")):
 		return readJSON(value)
 	}
-	return Write{}, false
+	return nil
 }
 
 // Numbers of fields, as k8s.io/apimachinery has them in generated.proto of
@@ -99,7 +135,8 @@ func fields(msg []byte, message func(n protowire.Number, b []byte), number func(
 	return true
 }
 
-func readProtobuf(unknown []byte) (w Write, ok bool) {
+func readProtobuf(unknown []byte) *Object {
+	o := new(Object)
 	var object []byte
 	whole := fields(unknown, func(n protowire.Number, b []byte) {
 		switch n {
@@ -107,36 +144,33 @@ func readProtobuf(unknown []byte) (w Write, ok bool) {
 			fields(b, func(n protowire.Number, b []byte) {
 				switch n {
 				case typeAPIVersion:
-					w.APIVersion = string(b)
+					o.APIVersion = string(b)
 				case typeKind:
-					w.Kind = string(b)
+					o.Kind = string(b)
 				}
 			}, nil)
 		case unknownRaw:
 			object = b
 		}
 	}, nil)
+	if !whole || o.Kind == "" {
+		return nil
+	}
 	fields(object, func(n protowire.Number, b []byte) {
 		if n != objectMeta {
 			return
 		}
 		fields(b, func(n protowire.Number, b []byte) {
 			if n == metaManagedFields {
-				w.newest(readEntry(b))
+				o.entries = append(o.entries, readEntry(b))
 			}
 		}, nil)
 	}, nil)
-	return w, whole && w.Kind != ""
+	return o
 }
 
-type entry struct {
-	Manager     string    `json:"manager"`
-	Operation   string    `json:"operation"`
-	Subresource string    `json:"subresource"`
-	Time        time.Time `json:"time"`
-}
-
-func readEntry(b []byte) (e entry) {
+func readEntry(b []byte) Entry {
+	e := Entry{sum: sum(b)}
 	fields(b, func(n protowire.Number, b []byte) {
 		switch n {
 		case entryManager:
@@ -146,43 +180,48 @@ func readEntry(b []byte) (e entry) {
 		case entrySubresource:
 			e.Subresource = string(b)
 		case entryTime:
-			var seconds, nanos int64
-			fields(b, nil, func(n protowire.Number, v uint64) {
-				switch n {
-				case timeSeconds:
-					seconds = int64(v)
-				case timeNanos:
-					nanos = int64(int32(v))
-				}
-			})
-			e.Time = time.Unix(seconds, nanos).UTC()
+			e.Time = readTime(b)
 		}
 	}, nil)
 	return e
 }
 
-// newest takes e over unless what is known is newer. Times are whole seconds; of
-// two in one second the later entry counts.
-func (w *Write) newest(e entry) {
-	if e.Manager != "" && !e.Time.Before(w.Time) {
-		w.Manager, w.Operation, w.Subresource, w.Time = e.Manager, e.Operation, e.Subresource, e.Time
-	}
+func readTime(b []byte) time.Time {
+	var seconds, nanos int64
+	fields(b, nil, func(n protowire.Number, v uint64) {
+		switch n {
+		case timeSeconds:
+			seconds = int64(v)
+		case timeNanos:
+			nanos = int64(int32(v))
+		}
+	})
+	return time.Unix(seconds, nanos).UTC()
 }
 
-func readJSON(value []byte) (w Write, ok bool) {
+func sum(b []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(b) // cannot fail
+	return h.Sum64()
+}
+
+func readJSON(value []byte) *Object {
 	var object struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
 		Metadata   struct {
-			ManagedFields []entry `json:"managedFields"`
+			ManagedFields []json.RawMessage `json:"managedFields"`
 		} `json:"metadata"`
 	}
 	if json.Unmarshal(value, &object) != nil || object.APIVersion == "" || object.Kind == "" {
-		return Write{}, false
+		return nil
 	}
-	w.APIVersion, w.Kind = object.APIVersion, object.Kind
-	for _, e := range object.Metadata.ManagedFields {
-		w.newest(e)
+	o := &Object{APIVersion: object.APIVersion, Kind: object.Kind}
+	for _, raw := range object.Metadata.ManagedFields {
+		e := Entry{sum: sum(raw)}
+		if json.Unmarshal(raw, &e) == nil {
+			o.entries = append(o.entries, e)
+		}
 	}
-	return w, true
+	return o
 }

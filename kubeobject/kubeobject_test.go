@@ -2,8 +2,8 @@ package kubeobject
 
 import (
 	"fmt"
+	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -36,32 +36,58 @@ func stored(entries ...[]byte) []byte {
 	return message([]byte("k8s\x00"), field(1, message(field(1, []byte("v1")), field(2, []byte("ConfigMap")))), field(2, object), field(3, nil), field(4, nil))
 }
 
+// said is what is known of a value, and who wrote it after before.
+func said(value, before []byte) string {
+	o := Read(value)
+	if o == nil {
+		return "none"
+	}
+	if o.Encrypted != "" {
+		return "encrypted by " + o.Encrypted
+	}
+	var old *Object
+	if before != nil {
+		old = Read(before)
+	}
+	e, ok := o.Writer(old)
+	if !ok {
+		return o.APIVersion + " " + o.Kind
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s %s: %s %s %d %s", o.APIVersion, o.Kind, e.Manager, e.Operation, e.Time.Unix(), e.Subresource))
+}
+
 func TestRead(t *testing.T) {
-	anna := Write{APIVersion: "v1", Kind: "ConfigMap", Manager: "anna", Operation: "Apply", Time: time.Unix(20, 0).UTC()}
-	status := anna
-	status.Manager, status.Operation, status.Subresource = "kubelet", "Update", "status"
+	anna := managed("anna", "Apply", "", 20)
+	inJSON := `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","managedFields":[%s]},"spec":{"x":[1]}}` + "\n"
+	annaJSON := `{"manager":"anna","operation":"Apply","time":"1970-01-01T00:00:20Z","fieldsV1":{}}`
 	for name, c := range map[string]struct {
-		value []byte
-		want  Write
-		ok    bool
+		value, before []byte
+		want          string
 	}{
-		"protobuf":           {stored(managed("bert", "Update", "", 10), managed("anna", "Apply", "", 20), managed("carl", "Update", "", 5)), anna, true},
-		"a subresource":      {stored(managed("anna", "Apply", "", 20), managed("kubelet", "Update", "status", 20)), status, true},
-		"no managed fields":  {stored(), Write{APIVersion: "v1", Kind: "ConfigMap"}, true},
-		"no time":            {stored(field(17, field(1, []byte("x")))), Write{APIVersion: "v1", Kind: "ConfigMap", Manager: "x"}, true},
-		"JSON":               {[]byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","managedFields":[{"manager":"bert","operation":"Update","time":"1970-01-01T00:00:10Z"},{"manager":"anna","operation":"Apply","time":"1970-01-01T00:00:20Z","fieldsV1":{}}]},"spec":{"x":[1]}}` + "\n"), anna, true},
-		"JSON of others":     {[]byte(`{"kind":"x"}`), Write{}, false},
-		"JSON that is none":  {[]byte(`{"apiVersion":"v1","kind":"ConfigMap"`), Write{}, false},
-		"encrypted":          {[]byte("k8s:enc:aescbc:v1:key1:\x01\x02:"), Write{Encrypted: "aescbc"}, true},
-		"encrypted, cut":     {[]byte("k8s:enc:"), Write{}, false},
-		"empty":              {nil, Write{}, false},
-		"a prefix":           {[]byte("k8s\x00"), Write{}, false},
-		"text":               {[]byte("hello"), Write{}, false},
-		"protobuf that ends": {stored(managed("anna", "Apply", "", 20))[:30], Write{APIVersion: "v1", Kind: "ConfigMap"}, false},
+		"protobuf":          {stored(managed("bert", "Update", "", 10), anna, managed("carl", "Update", "", 5)), nil, "v1 ConfigMap: anna Apply 20"},
+		"a subresource":     {stored(anna, managed("kubelet", "Update", "status", 20)), nil, "v1 ConfigMap: kubelet Update 20 status"},
+		"no managed fields": {stored(), nil, "v1 ConfigMap"},
+		"no time":           {stored(field(17, field(1, []byte("x")))), nil, "v1 ConfigMap: x  -62135596800"},
+		"JSON":              {fmt.Appendf(nil, inJSON, `{"manager":"bert","operation":"Update","time":"1970-01-01T00:00:10Z"},`+annaJSON+`,{"manager":7}`), nil, "v1 ConfigMap: anna Apply 20"},
+		"in the same second": {
+			stored(managed("a controller", "Update", "status", 20), managed("kubectl", "Update", "", 20)), stored(managed("kubectl", "Update", "", 20)),
+			"v1 ConfigMap: a controller Update 20 status",
+		},
+		"in the same second, JSON":  {fmt.Appendf(nil, inJSON, `{"manager":"new","operation":"Update","time":"1970-01-01T00:00:20Z"},`+annaJSON), fmt.Appendf(nil, inJSON, annaJSON), "v1 ConfigMap: new Update 20"},
+		"takes fields from another": {stored(managed("bert", "Apply", "", 30), managed("anna", "Apply", "scale", 20)), stored(anna), "v1 ConfigMap: bert Apply 30"},
+		"the same entries":          {stored(anna), stored(anna), "v1 ConfigMap: anna Apply 20"},
+		"before it was none":        {stored(anna), []byte("x"), "v1 ConfigMap: anna Apply 20"},
+		"JSON of others":            {[]byte(`{"kind":"x"}`), nil, "none"},
+		"JSON that is none":         {[]byte(`{"apiVersion":"v1","kind":"ConfigMap"`), nil, "none"},
+		"encrypted":                 {[]byte("k8s:enc:aescbc:v1:key1:\x01\x02:"), nil, "encrypted by aescbc"},
+		"encrypted, cut":            {[]byte("k8s:enc:"), nil, "none"},
+		"empty":                     {nil, nil, "none"},
+		"a prefix":                  {[]byte("k8s\x00"), nil, "none"},
+		"text":                      {[]byte("hello"), nil, "none"},
+		"protobuf that ends":        {stored(anna)[:30], nil, "none"},
 	} {
-		got, ok := Read(c.value)
-		if ok != c.ok || ok && got != c.want {
-			t.Errorf("%s: got %+v, %v, want %+v, %v", name, got, ok, c.want, c.ok)
+		if got := said(c.value, c.before); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
 }
@@ -73,8 +99,16 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("k8s:enc:kms:v2:x"))
 	f.Add([]byte(fmt.Sprint("k8s\x00", "\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f")))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		if w, ok := Read(value); ok && w.Kind == "" && w.Encrypted == "" {
+		o := Read(value)
+		if o == nil {
+			return
+		}
+		if o.Kind == "" && o.Encrypted == "" {
 			t.Errorf("%q is an object of no kind", value)
+		}
+		o.Writer(nil)
+		if e, ok := o.Writer(o); ok && e.Manager == "" {
+			t.Errorf("%q was written by nobody", value)
 		}
 	})
 }
