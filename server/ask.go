@@ -46,6 +46,9 @@ func (a *Admin) Flush(ctx context.Context) (runs bool, err error) {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return false, nil
 	}
+	if err != nil && strings.HasPrefix(err.Error(), "404 ") {
+		err = errors.New("the member that runs is an older limpet, which cannot be asked to write what it has in memory: restart it with this one, or stop it")
+	}
 	return true, err
 }
 

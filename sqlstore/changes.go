@@ -34,6 +34,7 @@ const (
 	sqlChange      = `SELECT key, create_revision, version, lease, time, length(value) FROM revisions WHERE id = ?`
 	sqlChangeValue = `SELECT key, create_revision, version, lease, time, length(value), value FROM revisions WHERE id = ?`
 	sqlValueSize   = `SELECT length(value) FROM revisions WHERE id = ?`
+	changeCols     = 6 // and the value
 )
 
 // Changes calls fn for the changes of keys up to the view's revision, in the order
@@ -87,6 +88,10 @@ func (v View) steps(c Changes) (found []step, more bool) {
 			}
 			n++
 			found = e.steps(found, lo, v.rev, floor, c)
+			if len(found) > 2*c.Limit { // memory is bounded, and so is the hold of the lock
+				from, left = key+"\x00", true
+				return false
+			}
 			return true
 		})
 		v.s.mu.RUnlock()
@@ -139,7 +144,7 @@ func (s *Store) change(st step, values bool) (*Change, error) {
 		c.Before = int64(len(before.Value))
 		return c, nil
 	}
-	return c, s.readChange(sqlValueSize, st.before, 1, func(cols []driver.Value) { c.Before, _ = cols[0].(int64) })
+	return c, s.readChange(st.before, func(r *reader) *stmt { return r.valueSize }, func(cols []driver.Value) { c.Before, _ = cols[0].(int64) })
 }
 
 func (s *Store) changeRow(id ID, values bool) (*Change, error) {
@@ -154,11 +159,11 @@ func (s *Store) changeRow(id ID, values bool) (*Change, error) {
 	}
 	s.mu.RUnlock()
 	c := &Change{Row: Row{ID: id}, Before: -1}
-	sql, n := sqlChange, 6
+	which := func(r *reader) *stmt { return r.change }
 	if values {
-		sql, n = sqlChangeValue, 7
+		which = func(r *reader) *stmt { return r.changeValue }
 	}
-	return c, s.readChange(sql, id, n, func(cols []driver.Value) {
+	return c, s.readChange(id, which, func(cols []driver.Value) {
 		key, _ := cols[0].([]byte)
 		c.Key = stringOf(key)
 		c.Create, _ = cols[1].(int64)
@@ -167,21 +172,21 @@ func (s *Store) changeRow(id ID, values bool) (*Change, error) {
 		c.Time, _ = cols[4].(int64)
 		c.Size, _ = cols[5].(int64)
 		if values {
-			c.Value, _ = cols[6].([]byte)
+			c.Value, _ = cols[changeCols].([]byte)
 		}
 	})
 }
 
 // readChange reads the row of id. One that is gone means that a compaction has
 // overtaken the reader.
-func (s *Store) readChange(sql string, id ID, columns int, fn func(cols []driver.Value)) error {
+func (s *Store) readChange(id ID, which func(*reader) *stmt, fn func(cols []driver.Value)) error {
 	r, err := s.borrow()
 	if err != nil {
 		return err
 	}
 	defer s.giveBack(r)
 	found := false
-	err = r.conn.query(sql, columns, func(cols []driver.Value) error {
+	err = which(r).query(func(cols []driver.Value) error {
 		found = true
 		fn(cols)
 		return errStop

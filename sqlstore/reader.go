@@ -15,6 +15,8 @@ type reader struct {
 	conn *conn
 	get  *stmt
 	scan *stmt
+	// Of changes, see change.
+	change, changeValue, valueSize *stmt
 }
 
 // pool is the read connections to one file. When the store changes to another
@@ -47,11 +49,17 @@ func (p *pool) add(path string) error {
 		return err
 	}
 	r := &reader{pool: p, conn: c}
-	if r.get, err = c.prepare(sqlGetRow, rowCols); err == nil {
-		r.scan, err = c.prepare(sqlScanRows, rowCols)
-	}
-	if err != nil {
-		return errors.Join(err, c.close())
+	for _, s := range []struct {
+		to   **stmt
+		sql  string
+		cols int
+	}{
+		{&r.get, sqlGetRow, rowCols}, {&r.scan, sqlScanRows, rowCols},
+		{&r.change, sqlChange, changeCols}, {&r.changeValue, sqlChangeValue, changeCols + 1}, {&r.valueSize, sqlValueSize, 1},
+	} {
+		if *s.to, err = c.prepare(s.sql, s.cols); err != nil {
+			return errors.Join(err, c.close())
+		}
 	}
 	p.reading.Add(1)
 	p.free <- r
