@@ -201,6 +201,12 @@ func (a *access) explain(endpoint string, err error) error {
 	if why == nil || ctx.Err() != nil {
 		return err
 	}
+	return unreached(why)
+}
+
+// unreached says why HTTP did not get to a member, without the path, and what to do
+// about it if that is known.
+func unreached(why error) error {
 	var (
 		get    *url.Error
 		verify *tls.CertificateVerificationError

@@ -5,7 +5,10 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -286,5 +289,55 @@ func TestLookRefusals(t *testing.T) {
 		if out, err := limpet(strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("limpet %s: got %q, %v, want an error with %q", line, out, err, want)
 		}
+	}
+}
+
+// An answer that is not whole is never taken for one.
+func TestHistoryBreaksOff(t *testing.T) {
+	cleanEnv(t)
+	const head = `{"head":{"revision":5,"floor":3}}` + "\n"
+	const change = `{"change":{"revision":4,"id":1,"time":1000,"key":"aw==","create_revision":4,"version":1,"size":1,"before":-1}}` + "\n"
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		want   string // in the error; empty: there is none
+	}{
+		"whole":            {200, head + change + `{"end":{"more":false}}`, ""},
+		"cut":              {200, head + change, "breaks off"},
+		"cut in a line":    {200, head + change[:20], "breaks off"},
+		"empty":            {200, "", "breaks off"},
+		"an error":         {200, head + change + `{"error":"a compaction was faster"}`, "a compaction was faster"},
+		"no JSON":          {200, "<html>", "invalid character"},
+		"nothing happened": {200, head + `{"end":{"more":false}}`, "since revision 3, and what was before is compacted"},
+		"an etcd":          {404, "404 page not found", "tells no history"},
+		"refused":          {403, "limpet: permission denied: so", ": permission denied: so"},
+		"unknown":          {401, "limpet: authentication is enabled", "give --user"},
+		"a proxy":          {502, "oops", "502 Bad Gateway"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.body)
+			}))
+			defer s.Close()
+			out, err := limpet("history", "k", "--endpoints", s.URL)
+			if c.want == "" && (err != nil || !strings.Contains(out, "create")) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %q, %v, want an error with %q", out, err, c.want)
+			}
+		})
+	}
+}
+
+// A member that is silent is not waited for longer than --timeout says, at any line.
+func TestHistoryStalls(t *testing.T) {
+	cleanEnv(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"head":{"revision":5,"floor":3}}`+"\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	if _, err := limpet("history", "k", "--endpoints", s.URL, "--timeout", "200ms"); err == nil || !strings.Contains(err.Error(), "nothing came for 200ms") {
+		t.Errorf("got %v, want that nothing came", err)
 	}
 }

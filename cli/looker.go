@@ -23,7 +23,7 @@ import (
 type looker struct {
 	*access
 	local  bool             // what the member knows, without asking the others
-	etcd   *clientv3.Client // of all endpoints
+	etcd   *clientv3.Client // of all endpoints; nil: not needed yet, and a login costs the member time
 	at     string           // the endpoint that answered last
 	bearer map[string]string
 }
@@ -47,13 +47,11 @@ func looking(cmd *cli.Command, least, most int, do func(*cli.Context, *looker, [
 		if err != nil {
 			return err
 		}
-		client, err := a.client(a.endpoints...)
-		if err != nil {
-			return a.explain(a.endpoints[0], err)
-		}
-		l := &looker{access: a, local: c.Bool("local"), etcd: client, bearer: map[string]string{}}
+		l := &looker{access: a, local: c.Bool("local"), bearer: map[string]string{}}
 		err = do(c, l, args)
-		_ = client.Close()
+		if l.etcd != nil {
+			_ = l.etcd.Close()
+		}
 		return err
 	}
 	return cmd
@@ -127,10 +125,10 @@ func (l *looker) get(ctx context.Context, path string, query url.Values) (*http.
 			l.at = ep
 			return resp, nil
 		}
-		errs = append(errs, err)
 		if !errors.As(err, new(*url.Error)) {
-			break
+			return nil, err // it has answered
 		}
+		errs = append(errs, fmt.Errorf("%s: %w", ep, unreached(err)))
 	}
 	return nil, errors.Join(errs...)
 }
@@ -279,6 +277,16 @@ func (l *looker) explainRead(ctx context.Context, rev int64, err error) error {
 	return l.explain(l.endpoints[0], err)
 }
 
+// speak is a client of etcd's API.
+func (l *looker) speak() (*clientv3.Client, error) {
+	if l.etcd != nil {
+		return l.etcd, nil
+	}
+	var err error
+	l.etcd, err = l.client(l.endpoints...)
+	return l.etcd, err
+}
+
 // read is a range of etcd's API, within the time that was given for an answer.
 func (l *looker) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
@@ -286,5 +294,9 @@ func (l *looker) read(ctx context.Context, key string, opts ...clientv3.OpOption
 	if l.local {
 		opts = append(opts, clientv3.WithSerializable())
 	}
-	return l.etcd.Get(ctx, key, opts...)
+	client, err := l.speak()
+	if err != nil {
+		return nil, err
+	}
+	return client.Get(ctx, key, opts...)
 }

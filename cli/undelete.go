@@ -12,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"limpet/api/look"
 )
@@ -158,9 +160,16 @@ func (l *looker) deletion(ctx context.Context, key string) (int64, error) {
 func (l *looker) putBack(ctx context.Context, key, value string, unchanged clientv3.Cmp) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	resp, err := l.etcd.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, value)).Commit()
+	client, err := l.speak()
 	if err != nil {
-		return 0, fmt.Errorf("whether it was put is not known: %w", l.explain(l.endpoints[0], err))
+		return 0, l.explain(l.endpoints[0], err)
+	}
+	resp, err := client.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, value)).Commit()
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.Unavailable {
+			return 0, fmt.Errorf("whether it was put is not known, limpet history tells: %w", l.explain(l.endpoints[0], err))
+		}
+		return 0, l.explain(l.endpoints[0], err)
 	}
 	if !resp.Succeeded {
 		return 0, fmt.Errorf("%s has changed meanwhile, and nothing was put; look at limpet history, and try again", words(key))
