@@ -241,3 +241,29 @@ func TestTimesAreBounded(t *testing.T) {
 		t.Errorf("%d blocks are left of 10, want 1", n)
 	}
 }
+
+// TestLookAfterAdoption: who has taken over another's database tells what that one
+// tells, of before and of what comes then.
+func TestLookAfterAdoption(t *testing.T) {
+	leader, follower := newStore(t, Config{Owner: 1}), newStore(t, Config{Owner: 2})
+	for i := range int64(600) {
+		commitAt(leader, 1000+i, func(w *Writer) { w.Put("a", nil, 0) })
+	}
+	adopt(t, follower, leader)
+	for _, s := range []*Store{leader, follower} {
+		commitAt(s, 5000, func(w *Writer) { w.Put("a", []byte("new"), 0) })
+	}
+	for _, ms := range []int64{999, 1000, 1300, 1599, 4999, 5000} {
+		want, wantOK, err := leader.View().AsOf(ms)
+		if err != nil || wantOK != (ms >= 1000) {
+			t.Fatalf("AsOf(%d): got %+v, %v, %v", ms, want, wantOK, err)
+		}
+		if got, ok, err := follower.View().AsOf(ms); err != nil || got != want || ok != wantOK {
+			t.Errorf("AsOf(%d) after the adoption: got %+v, %v, %v, want %+v", ms, got, ok, err, want)
+		}
+	}
+	whole := Changes{Span: Span{Key: "a", Single: true}, Limit: 1000, Values: true}
+	want, _ := told(t, leader, whole)
+	got, _ := told(t, follower, whole)
+	wantLines(t, "after the adoption", got, want)
+}
