@@ -196,6 +196,7 @@ func (r *Recovery) begin(state *txn.State, logs *logStore, last uint64) error {
 	if err := w.Bump(r.Bump); err != nil {
 		return err
 	}
+	w.Forget()
 	w.Publish(last + 1)
 	return r.Store.WaitDurable(ctx, last+1)
 }

@@ -24,6 +24,7 @@ import (
 //	admin.sock    where limpet token rotate reaches the process
 //	lock          held while a process uses the directory
 //	peers.json    where other members were last seen
+//	snapshots/    snapshots, unless --snapshot-dir has them
 //	limpet.db     the SQLite database, with its -wal and -shm
 //	raft/         the raft log and its manifest, unless --wal-dir has them
 const (
@@ -34,6 +35,8 @@ const (
 	// walMountName is where manifests for etcd mount another disk for --wal-dir.
 	walMountName = "wal"
 	rosterName   = "peers.json"
+	// SnapshotsName is the folder of snapshots in a data directory.
+	SnapshotsName = "snapshots"
 	// dataFormat is the layout above. A newer one is refused.
 	dataFormat = 1
 )
@@ -53,6 +56,8 @@ type identity struct {
 	Aside string `json:"aside,omitempty"`
 	// Recovering is the cluster that limpet recover is making of this member.
 	Recovering string `json:"recovering,omitempty"`
+	// Restoring: limpet snapshot restore has begun here, and has not finished.
+	Restoring bool `json:"restoring,omitempty"`
 	// Secured: it has had a token, and does not go on without one.
 	Secured bool   `json:"secured,omitempty"`
 	Created string `json:"created"`
@@ -104,9 +109,9 @@ func inspectDataDir(path string) error {
 		switch e.Name() {
 		case identityName:
 			known = true
-		case lockName, identityName + ".tmp", tokenName, tokenName + ".tmp", "lost+found":
+		case lockName, identityName + ".tmp", tokenName, tokenName + ".tmp", "lost+found", SnapshotsName:
 			// A crash before the identity was complete leaves these; the token may be
-			// put there beforehand.
+			// put there beforehand, and snapshots outlive a member.
 		default:
 			if e.Name() != walMountName || !emptyFolder(filepath.Join(path, e.Name())) {
 				foreign = e.Name()
@@ -135,6 +140,9 @@ func openDataDir(path string) (*dataDir, error) {
 	id, err := readIdentity(path)
 	if errors.Is(err, os.ErrNotExist) {
 		id, err = mintIdentity(path)
+	}
+	if err == nil && id.Restoring {
+		err = fmt.Errorf("limpet snapshot restore did not finish on %s: run it again", path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -229,12 +237,15 @@ func mintIdentity(path string) (identity, error) {
 	return id, writeIdentity(path, id)
 }
 
-func writeIdentity(path string, id identity) error {
+func writeIdentity(path string, id identity) error { return writeIdentityFor(path, id, nil) }
+
+// writeIdentityFor writes it as the file of owner; nil: of this process's.
+func writeIdentityFor(path string, id identity, owner *safefile.Owner) error {
 	data, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := safefile.Write(filepath.Join(path, identityName), append(data, '\n')); err != nil {
+	if err := safefile.WriteFor(filepath.Join(path, identityName), append(data, '\n'), 0o600, owner); err != nil {
 		return fmt.Errorf("the data directory %s is not writable: %w", path, unwrapPath(err))
 	}
 	return nil

@@ -39,12 +39,35 @@ func readPosition(c *conn) (position, error) {
 	}, err
 }
 
-// scanIndex builds the key index by one sequential scan of the revisions, and
-// refuses rows that no Writer makes at or before revision rev: the file may be
-// damaged, and SQLite keeps no checksums.
+// scanIndex builds the key index by one sequential scan of the revisions.
 func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 	x := newKeyIndex()
 	entries := make(map[string]*entry)
+	err := scanVersions(c, rev, func(key []byte, v version, unixMilli int64) {
+		x.times.add(v.id.Rev(), unixMilli)
+		e := entries[string(key)]
+		if e == nil {
+			e = &entry{key: string(key), head: v}
+			entries[e.key] = e
+			return
+		}
+		if e.past == nil {
+			e.past = new(past)
+		}
+		e.past.older = append(e.past.older, e.head.mark())
+		e.head = v
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.load(entries)
+	return x, nil
+}
+
+// scanVersions calls fn for each row of the revisions, and refuses rows that no
+// Writer makes at or before revision rev: the file may be damaged, and SQLite
+// keeps no checksums.
+func scanVersions(c *conn, rev int64, fn func(key []byte, v version, unixMilli int64)) error {
 	err := c.query(sqlScanIndex, 6, func(row []driver.Value) error {
 		key, v, err := versionOf(row)
 		if err != nil {
@@ -54,25 +77,13 @@ func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 			return fmt.Errorf("a row of revision %d in a file of revision %d", v.id.Rev(), rev)
 		}
 		at, _ := row[5].(int64) // nothing is decided by it
-		x.times.add(v.id.Rev(), at)
-		e := entries[string(key)]
-		if e == nil {
-			e = &entry{key: string(key), head: v}
-			entries[e.key] = e
-			return nil
-		}
-		if e.past == nil {
-			e.past = new(past)
-		}
-		e.past.older = append(e.past.older, e.head.mark())
-		e.head = v
+		fn(key, v, at)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the revisions: %w", err)
+		return fmt.Errorf("read the revisions: %w", err)
 	}
-	x.load(entries)
-	return x, nil
+	return nil
 }
 
 // versionOf reads a row of sqlScanIndex; SQLite would store anything anywhere.

@@ -81,19 +81,11 @@ func inspectHeader(file string) (err error) {
 }
 
 func inspectContent(c *conn, ours position) (*keyIndex, position, error) {
-	if err := inspectSchema(c); err != nil {
-		return nil, position{}, err
-	}
-	at, err := readPosition(c)
+	at, err := inspectPosition(c)
 	if err != nil {
 		return nil, at, err
 	}
-	switch {
-	case !at.stamped:
-		return nil, at, errors.New("it was never written to by a member")
-	case at.compacted < -1, at.compacted > at.floor, at.floor > at.rev, at.rev < Initial:
-		return nil, at, fmt.Errorf("it says of itself: %v, compacted %d", at, at.compacted)
-	case at.applied < ours.applied, at.rev < ours.rev, at.floor < ours.floor:
+	if at.applied < ours.applied || at.rev < ours.rev || at.floor < ours.floor {
 		return nil, at, fmt.Errorf("it is older (%v) than what it would replace (%v)", at, ours)
 	}
 	if err := quickCheck(c); err != nil {
@@ -101,6 +93,23 @@ func inspectContent(c *conn, ours position) (*keyIndex, position, error) {
 	}
 	index, err := scanIndex(c, at.rev)
 	return index, at, err
+}
+
+// inspectPosition checks the schema and what the file says of itself.
+func inspectPosition(c *conn) (position, error) {
+	if err := inspectSchema(c); err != nil {
+		return position{}, err
+	}
+	at, err := readPosition(c)
+	switch {
+	case err != nil:
+		return at, err
+	case !at.stamped:
+		return at, errors.New("it was never written to by a member")
+	case at.compacted < -1, at.compacted > at.floor, at.floor > at.rev, at.rev < Initial:
+		return at, fmt.Errorf("it says of itself: %v, compacted %d", at, at.compacted)
+	}
+	return at, nil
 }
 
 func inspectSchema(c *conn) error {

@@ -184,10 +184,10 @@ func (w *Writer) Publish(index uint64) []*Commit {
 	return done
 }
 
-// Bump lets revisions go on by so many above the newest one, and raises the
-// floor to there: whoever has seen revisions that this store never had finds
-// his compacted, instead of mistaking new ones for them. All that was published
-// must be on disk and out of memory (Config.TailBytes -1, WaitDurable).
+// Bump lets revisions go on by so many above the newest one. All that was
+// published must be on disk and out of memory (Config.TailBytes -1, WaitDurable).
+// Whoever has seen revisions that this store never had mistakes new ones for them
+// unless Forget comes after it.
 func (w *Writer) Bump(by int64) error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -195,7 +195,10 @@ func (w *Writer) Bump(by int64) error {
 		return fmt.Errorf("sqlstore: bump revision %d: %d commits are still in memory", w.rev, len(w.s.tail.commits)+len(w.done))
 	}
 	w.rev += by
-	w.floor = w.rev
 	w.s.tail.flushed = w.rev
 	return nil
 }
+
+// Forget raises the floor to the newest revision: whoever has seen others finds
+// them compacted.
+func (w *Writer) Forget() { w.floor = w.rev }

@@ -268,3 +268,29 @@ func (st *State) Recover(cluster, self uint64) error {
 	st.keepMember(&now)
 	return nil
 }
+
+// Restore makes the cluster a new one of the members that f names, with all the
+// data. Nothing of the members before comes along: neither they, nor who was
+// removed, nor their alarms, nor how far they were in replacing their token.
+func (st *State) Restore(f *Found) {
+	for id := range st.members {
+		st.kv.DeleteRecord(recordMember, strconv.FormatUint(id, 16))
+	}
+	for id := range st.removed {
+		st.kv.DeleteRecord(recordRemoved, strconv.FormatUint(id, 16))
+	}
+	for a := range st.alarms {
+		st.kv.DeleteRecord(recordAlarm, a.name())
+	}
+	clear(st.members)
+	clear(st.removed)
+	clear(st.alarms)
+	st.rotation = Rotation{}
+	st.kv.DeleteRecord(recordRotation, recordRotation)
+	st.cluster = Found{Cluster: f.Cluster}
+	st.kv.SetRecord(recordCluster, "cluster", encode(st.cluster))
+	for _, m := range f.Members {
+		st.keepMember(m)
+	}
+	st.effects.Alarms = true
+}

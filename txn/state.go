@@ -53,6 +53,9 @@ type Alarm struct {
 	Type   pb.AlarmType
 }
 
+// name is that of its record.
+func (a Alarm) name() string { return fmt.Sprintf("%x/%s", a.Member, a.Type) }
+
 // Effects is what commands changed beside keys, since the last TakeEffects.
 type Effects struct {
 	Leases  []LeaseChange // in their order: an ID may be granted again
@@ -344,18 +347,17 @@ func (st *State) leaseRevoke(r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse,
 func (st *State) alarm(r *pb.AlarmRequest) *pb.AlarmResponse {
 	resp := &pb.AlarmResponse{Header: st.header()}
 	a := Alarm{r.MemberID, r.Alarm}
-	name := fmt.Sprintf("%x/%s", a.Member, a.Type)
 	switch {
 	case r.Action == pb.AlarmRequest_ACTIVATE && r.Alarm != pb.AlarmType_NONE:
 		if !st.alarms[a] {
 			data, _ := json.Marshal(a) // two numbers cannot fail to marshal
 			st.alarms[a] = true
-			st.kv.SetRecord(recordAlarm, name, data)
+			st.kv.SetRecord(recordAlarm, a.name(), data)
 			st.effects.Alarms = true
 		}
 	case r.Action == pb.AlarmRequest_DEACTIVATE && st.alarms[a]:
 		delete(st.alarms, a)
-		st.kv.DeleteRecord(recordAlarm, name)
+		st.kv.DeleteRecord(recordAlarm, a.name())
 		st.effects.Alarms = true
 	default:
 		return resp

@@ -1,0 +1,357 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"limpet/sqlstore"
+	"limpet/trust"
+)
+
+// snapshot saves the database of a member that runs.
+func (m *member) snapshot() string {
+	m.t.Helper()
+	file := filepath.Join(m.t.TempDir(), "saved.db")
+	f, err := os.Create(file)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	err = m.store.Image(m.t.Context(), func(int64) error { return nil }, f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+	return file
+}
+
+func restore(t *testing.T, cfg Config, r Restoring) Restored {
+	t.Helper()
+	out, err := Restore(cfg, r, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("Restore: %v", err)
+	}
+	return out
+}
+
+// full is a member with something of everything, and the revision of key "k".
+func full(t *testing.T) (*member, int64) {
+	t.Helper()
+	m := start(t, newConfig(t))
+	ctx := t.Context()
+	lease, err := pb.NewLeaseClient(m.conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: 77, TTL: 600})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.kv.Put(ctx, &pb.PutRequest{Key: []byte("leased"), Value: []byte("x"), Lease: lease.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pb.NewAuthClient(m.conn).UserAdd(ctx, &pb.AuthUserAddRequest{Name: "anna", Password: "secret"}); err != nil {
+		t.Fatal(err)
+	}
+	m.v2().do("PUT keys/old value=v2")
+	added, err := pb.NewClusterClient(m.conn).MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{"http://127.0.0.1:1"}, IsLearner: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pb.NewClusterClient(m.conn).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: added.Member.ID}); err != nil {
+		t.Fatal(err)
+	}
+	m.put("k", "old")
+	m.put("k", "v")
+	rev := m.put("other", "v")
+	if _, err := pb.NewMaintenanceClient(m.conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE}); err != nil {
+		t.Fatal(err)
+	}
+	return m, rev
+}
+
+// TestRestoreAlone: the next start is the one member of a new cluster, with all
+// that the snapshot had, and nothing of the members before.
+func TestRestoreAlone(t *testing.T) {
+	before, rev := full(t)
+	file, was := before.snapshot(), before.clusterID()
+	cfg := newConfig(t)
+	cfg.Name = "again"
+	out := restore(t, cfg, Restoring{Database: file, Bump: RestoreBump, MarkCompacted: true})
+	if out.Revision != rev+RestoreBump || parseHex(out.ClusterID) == was || out.Secured || !slices.Equal(out.Members, []string{"again"}) {
+		t.Errorf("restored %+v of a cluster %x at revision %d", out, was, rev)
+	}
+	m := start(t, cfg)
+	m.wantValue("k", "v")
+	m.wantValue("leased", "x")
+	if next := m.put("k", "new"); next != out.Revision+1 { // and no alarm forbids it
+		t.Errorf("the next revision is %d, want %d", next, out.Revision+1)
+	}
+	if id := fmt.Sprintf("%x", m.clusterID()); id != out.ClusterID {
+		t.Errorf("the cluster is %s, want %s", id, out.ClusterID)
+	}
+	list, err := pb.NewClusterClient(m.conn).MemberList(t.Context(), &pb.MemberListRequest{})
+	if err != nil || len(list.Members) != 1 || list.Members[0].Name != "again" || list.Members[0].PeerURLs[0] != cfg.AdvertisePeerURLs[0] || fmt.Sprintf("%x", list.Members[0].ID) != out.MemberID {
+		t.Errorf("members %v, %v; want again at %s, %s, alone", list, err, cfg.AdvertisePeerURLs[0], out.MemberID)
+	}
+	if _, err := pb.NewLeaseClient(m.conn).LeaseTimeToLive(t.Context(), &pb.LeaseTimeToLiveRequest{ID: 77}); err != nil {
+		t.Errorf("the lease: %v", err)
+	}
+	if users, err := pb.NewAuthClient(m.conn).UserList(t.Context(), &pb.AuthUserListRequest{}); err != nil || !slices.Equal(users.Users, []string{"anna"}) {
+		t.Errorf("users %v, %v; want anna", users, err)
+	}
+	if got := m.v2().do("GET keys/old"); !strings.Contains(got.body, `"value":"v2"`) {
+		t.Errorf("the key of the v2 API: %v", got)
+	}
+	ws := m.watch(&pb.WatchCreateRequest{Key: []byte("k"), StartRevision: rev})
+	if resp, err := ws.Recv(); err != nil || resp.CompactRevision != out.Revision {
+		t.Errorf("a watch from a revision before: %v, %v; want it compacted at %d", resp, err, out.Revision)
+	}
+	m.stop()
+	start(t, cfg).wantValue("k", "new") // and again
+}
+
+// TestRestoreKeepsHistory: without a mark, what was not compacted can still be read.
+func TestRestoreKeepsHistory(t *testing.T) {
+	before, rev := full(t)
+	cfg := newConfig(t)
+	out := restore(t, cfg, Restoring{Database: before.snapshot(), Bump: 10})
+	if out.Revision != rev+10 {
+		t.Errorf("revision %d, want %d", out.Revision, rev+10)
+	}
+	m := start(t, cfg)
+	resp, err := m.kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), Revision: rev - 2})
+	if err != nil || len(resp.Kvs) != 1 || string(resp.Kvs[0].Value) != "old" {
+		t.Errorf("the value before: %v, %v; want old", resp, err)
+	}
+	last := m.put("k", "new")
+	ws := m.watch(&pb.WatchCreateRequest{Key: []byte("k"), StartRevision: rev - 2})
+	var got []string
+	for len(got) < 3 {
+		events, err := ws.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events.Events {
+			got = append(got, fmt.Sprint(string(e.Kv.Value), " ", e.Kv.ModRevision))
+		}
+	}
+	if want := []string{fmt.Sprint("old ", rev-2), fmt.Sprint("v ", rev-1), fmt.Sprint("new ", last)}; !slices.Equal(got, want) {
+		t.Errorf("a watch heard of %v, want %v", got, want)
+	}
+}
+
+// TestRestoreThree: members restored separately, as etcd's tutorial does it, are one
+// cluster; and one that was restored of another snapshot is none of it.
+func TestRestoreThree(t *testing.T) {
+	before, rev := full(t)
+	file := before.snapshot()
+	if _, err := before.kv.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("k")}); err != nil {
+		t.Fatal(err)
+	}
+	other := before.snapshot()
+	var cfgs []Config
+	var founders []string
+	for i := range 3 {
+		cfg := newConfig(t)
+		cfg.Name = fmt.Sprint("m", i+1)
+		cfgs = append(cfgs, cfg)
+		founders = append(founders, cfg.Name+"="+cfg.AdvertisePeerURLs[0])
+	}
+	clusters, ids := map[string]bool{}, map[string]bool{}
+	for i := range cfgs {
+		cfgs[i].InitialCluster = strings.Join(founders, ",")
+		founders = append(founders[1:], founders[0]) // in any order
+		out := restore(t, cfgs[i], Restoring{Database: file, Bump: RestoreBump, MarkCompacted: true})
+		clusters[out.ClusterID], ids[out.MemberID] = true, true
+	}
+	if len(clusters) != 1 || len(ids) != 3 {
+		t.Fatalf("clusters %v, members %v; want one and three", clusters, ids)
+	}
+	members := startAll(t, cfgs...)
+	members[0].put("k", "new")
+	for _, m := range members {
+		m.wantValue("k", "new")
+		m.wantValue("leased", "x")
+	}
+	list, err := pb.NewClusterClient(members[1].conn).MemberList(t.Context(), &pb.MemberListRequest{})
+	if err != nil || len(list.Members) != 3 {
+		t.Errorf("members: %v, %v; want three", list, err)
+	}
+	hashes := map[uint32]bool{}
+	for _, m := range members {
+		var h *pb.HashKVResponse
+		eventually(t, "the revision at each member", func() bool {
+			h, err = pb.NewMaintenanceClient(m.conn).HashKV(t.Context(), &pb.HashKVRequest{Revision: rev + RestoreBump + 1})
+			return err == nil
+		})
+		hashes[h.Hash] = true
+	}
+	if len(hashes) != 1 {
+		t.Errorf("hashes %v, want one", hashes)
+	}
+	cfgs[0].DataDir = filepath.Join(t.TempDir(), "another")
+	if out := restore(t, cfgs[0], Restoring{Database: other, Bump: RestoreBump, MarkCompacted: true}); clusters[out.ClusterID] || ids[out.MemberID] {
+		t.Errorf("of another snapshot came the same cluster: %+v", out)
+	}
+}
+
+// TestRestoreRefuses: what cannot be done changes nothing, and says why.
+func TestRestoreRefuses(t *testing.T) {
+	before, _ := full(t)
+	file := before.snapshot()
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(data []byte) string {
+		name := filepath.Join(t.TempDir(), "x.db")
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	damaged := bytes.Clone(whole)
+	clear(damaged[2*4096 : 3*4096])
+	wal := write(whole)
+	if err := os.WriteFile(wal+"-wal", []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(t.TempDir(), "data")
+	if err := os.MkdirAll(filepath.Join(foreign, "member"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		file, dir, cluster, says string
+		bump                     int64
+	}{
+		"truncated":       {file: write(whole[:len(whole)-4096]), says: "its header speaks of"},
+		"a page of zeros": {file: write(damaged), says: "page 3"},
+		"empty":           {file: write(nil), says: "0 bytes are no SQLite database"},
+		"no file":         {file: file + ".none", says: "no such file"},
+		"a WAL beside":    {file: wal, says: "x.db-wal"},
+		"a member there":  {file: file, dir: before.cfg.DataDir, says: "there is a member in"},
+		"etcd's":          {file: file, dir: foreign, says: "belongs to etcd"},
+		"not a founder":   {file: file, cluster: "a=http://127.0.0.1:1,b=http://127.0.0.1:2", says: "couldn't find local name"},
+		"going back":      {file: file, bump: -1, says: "must not be negative"},
+	} {
+		cfg := newConfig(t)
+		cfg.InitialCluster = c.cluster
+		if c.dir != "" {
+			cfg.DataDir = c.dir
+		}
+		was, _ := os.ReadDir(cfg.DataDir)
+		_, err := Restore(cfg, Restoring{Database: c.file, Bump: c.bump}, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want that %q", what, err, c.says)
+		}
+		if now, _ := os.ReadDir(cfg.DataDir); len(now) != len(was) {
+			t.Errorf("%s: the folder holds %v, want %v", what, now, was)
+		}
+	}
+}
+
+// TestRestoreAgain: wherever a restore was cut short, the member does not start, and
+// a second run makes it whole, beside a token and snapshots that were there before.
+func TestRestoreAgain(t *testing.T) {
+	before, rev := full(t)
+	file := before.snapshot()
+	for _, walDir := range []string{"", t.TempDir()} {
+		cfg := newConfig(t)
+		cfg.WALDir = walDir
+		if err := os.MkdirAll(filepath.Join(cfg.DataDir, SnapshotsName, "kept"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		first := restore(t, cfg, Restoring{Database: file})
+		// As a power cut just before the end leaves it.
+		id, err := readIdentity(cfg.DataDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id.Restoring, id.ClusterID = true, ""
+		if err := writeIdentity(cfg.DataDir, id); err != nil {
+			t.Fatal(err)
+		}
+		for _, left := range []string{restoredName, databaseName + ".next", databaseName + "-wal"} {
+			if err := os.WriteFile(filepath.Join(cfg.DataDir, left), []byte("half of it"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "limpet snapshot restore did not finish on "+cfg.DataDir+": run it again") {
+			t.Errorf("a start on half a restore: %v, want that it is to be run again", err)
+		}
+		out := restore(t, cfg, Restoring{Database: file})
+		if out.Revision != rev || out.ClusterID == first.ClusterID {
+			t.Errorf("the second run: %+v, the first %+v; want revision %d", out, first, rev)
+		}
+		m := start(t, cfg)
+		m.wantValue("k", "v")
+		m.stop()
+		if logs, _ := filepath.Glob(filepath.Join(walDir, raftDirName+"-*")); walDir != "" && len(logs) != 1 {
+			t.Errorf("--wal-dir holds %v, want the log of the last run alone", logs)
+		}
+		if !exists(filepath.Join(cfg.DataDir, SnapshotsName, "kept")) {
+			t.Error("the folder of snapshots is gone")
+		}
+		p, err := sqlstore.Inspect(filepath.Join(cfg.DataDir, databaseName), nil)
+		if err != nil || p.Owner != parseHex(out.MemberID) {
+			t.Errorf("the database is %+v, %v; want it to be %s's", p, err, out.MemberID)
+		}
+	}
+}
+
+// TestRestoreToken: a member that begins alone has a token as a new one would, or the
+// one that is given.
+func TestRestoreToken(t *testing.T) {
+	before, _ := full(t)
+	file := before.snapshot()
+	def := DefaultConfig()
+	for what, given := range map[string]string{"none": "", "one": trust.GenerateToken()} {
+		cfg := def
+		cfg.DataDir, cfg.Token = filepath.Join(t.TempDir(), "data"), given
+		shown := ""
+		cfg.ShowToken = func(token string) { shown = token }
+		out := restore(t, cfg, Restoring{Database: file})
+		token, err := StoredToken(cfg.DataDir)
+		if err != nil || !out.Secured || out.Minted != (given == "") {
+			t.Errorf("%s given: %+v, %v", what, out, err)
+		}
+		if want := token.Reveal(); given == "" && shown != want || given != "" && given != want {
+			t.Errorf("%s given: another one is stored", what)
+		}
+		if id, err := readIdentity(cfg.DataDir); err != nil || !id.Secured || id.ClusterID != out.ClusterID {
+			t.Errorf("%s given: the identity is %+v, %v", what, id, err)
+		}
+	}
+}
+
+// TestRestoreOwner: what root makes in a folder of another user's is that user's.
+func TestRestoreOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	before, _ := full(t)
+	cfg := DefaultConfig() // so that there is a token, too
+	cfg.DataDir, cfg.WALDir = filepath.Join(t.TempDir(), "data"), t.TempDir()
+	if err := errors.Join(os.Mkdir(cfg.DataDir, 0o700), os.Chown(cfg.DataDir, 12345, 54321)); err != nil {
+		t.Fatal(err)
+	}
+	restore(t, cfg, Restoring{Database: before.snapshot()})
+	files := 0
+	look := func(path string, _ os.DirEntry, err error) error {
+		if err != nil || path == cfg.WALDir {
+			return err
+		}
+		files++
+		if uid, _ := owner(path); uid != 12345 {
+			t.Errorf("%s belongs to user %d", path, uid)
+		}
+		return nil
+	}
+	if err := errors.Join(filepath.WalkDir(cfg.DataDir, look), filepath.WalkDir(cfg.WALDir, look)); err != nil || files < 6 {
+		t.Errorf("saw %d files, %v", files, err)
+	}
+}
