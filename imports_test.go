@@ -35,6 +35,7 @@ var floors = []floor{
 	{"api/ops", []string{"api", "raftfsm", "watch", "txn", "sqlstore", "peer"}},
 	{"api", []string{"api/recipepb", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore"}},
 	{"api/recipepb", nil},
+	{"backup", []string{"txn", "sqlstore", "safefile"}},
 	{"cluster", []string{"raftfsm", "txn", "discovery", "peer", "safefile"}},
 	{"raftfsm", []string{"txn", "auth", "v2tree", "sqlstore", "safefile"}},
 	{"watch", []string{"sqlstore"}},
@@ -70,6 +71,9 @@ var onlyIn = []struct {
 	{"github.com/coreos/go-systemd", []string{"systemd"}},
 	{"go.etcd.io/etcd/etcdctl", []string{"cli"}},
 	{"github.com/golang-jwt/jwt", []string{"login"}},
+	{"github.com/minio/minio-go", []string{"backup"}},
+	{"github.com/robfig/cron", []string{"backup"}},
+	{"github.com/klauspost/compress", []string{"backup"}},
 	{"github.com/grpc-ecosystem/grpc-gateway", []string{"api/gateway", "api/recipepb"}},
 }
 

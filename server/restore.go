@@ -119,7 +119,7 @@ func inspectSource(r Restoring, dir string) error {
 	if info, err := os.Stat(r.Database + "-wal"); err == nil && info.Size() > 0 {
 		return fmt.Errorf("%s is not whole: what was written last is in %s-wal; start and stop the member that it belongs to, or take a snapshot of it with limpet snapshot save", r.Database, r.Database)
 	}
-	p, err := sqlstore.Inspect(r.Database, nil)
+	p, err := sqlstore.Inspect(r.Database, 0, nil)
 	if err != nil {
 		return fmt.Errorf("the snapshot cannot be restored: %w", err)
 	}

@@ -296,7 +296,7 @@ func TestRestoreAgain(t *testing.T) {
 		if !exists(filepath.Join(cfg.DataDir, SnapshotsName, "kept")) {
 			t.Error("the folder of snapshots is gone")
 		}
-		p, err := sqlstore.Inspect(filepath.Join(cfg.DataDir, databaseName), nil)
+		p, err := sqlstore.Inspect(filepath.Join(cfg.DataDir, databaseName), 0, nil)
 		if err != nil || p.Owner != parseHex(out.MemberID) {
 			t.Errorf("the database is %+v, %v; want it to be %s's", p, err, out.MemberID)
 		}

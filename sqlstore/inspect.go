@@ -18,7 +18,7 @@ import (
 // SQLite keeps no checksums: what lies inside a key or a value is believed.
 // Whoever carried the image here must have compared its hash.
 func inspect(file string, ours position) (*keyIndex, position, error) {
-	if err := inspectHeader(file); err != nil {
+	if err := inspectHeader(file, 0); err != nil {
 		return nil, position{}, err
 	}
 	c, err := openStill(file)
@@ -48,7 +48,9 @@ func refused(file string, why error) error {
 //	18       1    format to write, 1 or 2; SQLite does not write a newer one
 //	19       1    format to read
 //	28       4    pages in the file, big-endian
-func inspectHeader(file string) (err error) {
+//
+// and then has tail bytes that are not the database's.
+func inspectHeader(file string, tail int64) (err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -74,8 +76,8 @@ func inspectHeader(file string) (err error) {
 	if h[18] > newestFormat || h[19] > newestFormat {
 		return refused(file, fmt.Errorf("its format is %d to write and %d to read, want at most %d", h[18], h[19], newestFormat))
 	}
-	if n := int64(binary.BigEndian.Uint32(h[28:])) * pageSize; n != info.Size() {
-		return refused(file, fmt.Errorf("it has %d bytes, and its header speaks of %d", info.Size(), n))
+	if n := int64(binary.BigEndian.Uint32(h[28:])) * pageSize; n != info.Size()-tail {
+		return refused(file, fmt.Errorf("it has %d bytes, and its header speaks of %d", info.Size()-tail, n))
 	}
 	return nil
 }

@@ -13,18 +13,19 @@ type Picture struct {
 	Applied  uint64 // raft index of its state
 	Owner    uint64 // the member whose file it was
 	Versions int64  // rows: keys in all their versions
-	Bytes    int64
+	Bytes    int64 // of the database alone
 }
 
 // Inspect reads a file that nobody writes from its first page to its last: its
 // header, schema, every page and every row, and changes nothing. What is damaged
 // or no limpet database gets ErrImageRefused, and the error says where. Memory
 // does not grow with the file. record, if not nil, is told each record. A WAL
-// beside the file does not count.
+// beside the file does not count. tail is how many bytes follow the last page, a
+// checksum's, say; less than a page.
 //
 // SQLite keeps no checksums: what lies inside a key or a value is believed.
-func Inspect(file string, record func(kind, name string, data []byte) error) (*Picture, error) {
-	if err := inspectHeader(file); err != nil {
+func Inspect(file string, tail int64, record func(kind, name string, data []byte) error) (*Picture, error) {
+	if err := inspectHeader(file, tail); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(file)
@@ -35,7 +36,7 @@ func Inspect(file string, record func(kind, name string, data []byte) error) (*P
 	if err != nil {
 		return nil, refused(file, err)
 	}
-	p := &Picture{Bytes: info.Size()}
+	p := &Picture{Bytes: info.Size() - tail}
 	if err = errors.Join(p.look(c, record), c.close()); err != nil {
 		return nil, refused(file, err)
 	}

@@ -28,7 +28,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	var records []string
-	p, err := Inspect(file, func(kind, name string, data []byte) error {
+	p, err := Inspect(file, 0, func(kind, name string, data []byte) error {
 		records = append(records, kind+" "+name+" "+string(data))
 		return nil
 	})
@@ -45,18 +45,28 @@ func TestInspect(t *testing.T) {
 	if left, _ := filepath.Glob(file + "?*"); len(left) > 0 {
 		t.Errorf("looking has left %v", left)
 	}
+	sealed := file + ".sealed"
+	if err := os.WriteFile(sealed, append(slices.Clone(before), "a checksum"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Inspect(sealed, 10, nil); err != nil || *p != want {
+		t.Errorf("Inspect, of one with a tail: %+v, %v; want %+v", p, err, want)
+	}
+	if _, err := Inspect(sealed, 0, nil); !errors.Is(err, ErrImageRefused) {
+		t.Errorf("Inspect, of one with a tail that was not announced: %v", err)
+	}
 	said := errors.New("no")
-	if _, err := Inspect(file, func(string, string, []byte) error { return said }); !errors.Is(err, said) {
+	if _, err := Inspect(file, 0, func(string, string, []byte) error { return said }); !errors.Is(err, said) {
 		t.Errorf("Inspect, of a listener that says no: %v", err)
 	}
-	if _, err := Inspect(file+".none", nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Inspect(file+".none", 0, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Inspect of nothing: %v", err)
 	}
 	clear(before[3*pageSize : 4*pageSize])
 	if err := os.WriteFile(file, before, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Inspect(file, nil); !errors.Is(err, ErrImageRefused) || !strings.Contains(err.Error(), "page 4") {
+	if _, err := Inspect(file, 0, nil); !errors.Is(err, ErrImageRefused) || !strings.Contains(err.Error(), "page 4") {
 		t.Errorf("Inspect of a file with a page of zeros: %v, want that page 4 is damaged", err)
 	}
 }

@@ -1,0 +1,282 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestNames(t *testing.T) {
+	at := time.Unix(1700000000, 0)
+	for _, c := range []struct {
+		name, member string
+		compressed   bool
+		want         string
+	}{
+		{"scheduled", "board-1", false, "scheduled-board-1-1700000000"},
+		{"scheduled", "board-1", true, "scheduled-board-1-1700000000.zst"},
+		{"on-demand", "a/b c", true, "on-demand-a_b_c-1700000000.zst"},
+	} {
+		name := nameOf(Series(c.name, c.member), at, c.compressed)
+		s, ok := parse(name)
+		if name != c.want || !ok || s.Series != Series(c.name, c.member) || !s.Created.Equal(at) || s.Compressed != c.compressed {
+			t.Errorf("%v: %q, read as %+v, %v; want %q", c, name, s, ok, c.want)
+		}
+	}
+	for _, name := range []string{"", "x", "-1", ".a-1", "a-", "a-x", "a--1", "a-01", "a-1.part", "a-1.zip", "a-1.zst.part", noteName} {
+		if s, ok := parse(name); ok && !strings.HasPrefix(name, "a--") {
+			t.Errorf("%q is taken for %+v", name, s)
+		}
+	}
+	for name, fits := range map[string]bool{"scheduled": true, "a.b_c-1": true, "": false, "a/b": false, "..": false, "a b": false} {
+		if err := CheckName(name); (err == nil) != fits {
+			t.Errorf("CheckName(%q): %v", name, err)
+		}
+	}
+}
+
+// take takes a snapshot of b into a folder at a time.
+func (b *board) take(d Dir, series string, at time.Time, compress bool) Snapshot {
+	b.t.Helper()
+	taken, err := Take(b.t.Context(), Taking{Source: b.source(), Spool: d.Path, Compress: compress})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s, err := KeepIn(b.t.Context(), d, taken, series, at)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+// TestTake: a snapshot has its name when it is whole, and the folder nothing else.
+func TestTake(t *testing.T) {
+	b := newBoard(t)
+	for _, compress := range []bool{false, true} {
+		d := Dir{filepath.Join(t.TempDir(), "snapshots")}
+		if err := d.Open(); err != nil {
+			t.Fatal(err)
+		}
+		var heard []int64
+		taken, err := Take(t.Context(), Taking{Source: b.source(), Spool: d.Path, Compress: compress, Progress: func(done, total int64) {
+			if done > total {
+				t.Errorf("%d bytes of %d", done, total)
+			}
+			heard = append(heard, done)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all, err := d.List(t.Context()); err != nil || len(all) != 0 {
+			t.Errorf("before it has its name: %v, %v", all, err)
+		}
+		s, err := KeepIn(t.Context(), d, taken, "s-m", time.Unix(5, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFiles(t, d.Path, s.Name)
+		if all, err := d.List(t.Context()); err != nil || fmt.Sprint(all) != fmt.Sprint([]Snapshot{s}) || s.Compressed != compress {
+			t.Errorf("listed %+v, %v; want %+v", all, err, s)
+		}
+		c, db, err := Open(t.Context(), s.Location, t.TempDir(), nil)
+		if err != nil || c.Revision != b.Rev() || c.Kept != s.Bytes {
+			t.Fatalf("it holds %+v, %v", c, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+		if want := c.Bytes + hashBytes; len(heard) == 0 || heard[len(heard)-1] != want {
+			t.Errorf("progress %v, want up to %d", heard, want)
+		}
+		if compress && s.Bytes > c.Bytes/2 {
+			t.Errorf("compressed it has %d of %d bytes", s.Bytes, c.Bytes)
+		}
+		if info, err := os.Stat(s.Location); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("its mode is %v, %v; want 0600", info.Mode(), err)
+		}
+	}
+}
+
+// TestTakeFails: whatever comes in between, the folder is as before.
+func TestTakeFails(t *testing.T) {
+	b := newBoard(t)
+	whole := int64(len(b.snapshot()))
+	broken := errors.New("the line broke")
+	d := Dir{t.TempDir()}
+	before := b.take(d, "s-m", time.Unix(5, 0), true)
+	damaged := bytes.Clone(b.snapshot())
+	damaged[5000] ^= 1
+	for what, c := range map[string]struct {
+		source Source
+		says   string
+	}{
+		"the line":       {failing{b.source(), whole / 2, broken}.stream, "the line broke"},
+		"a full disk":    {failing{b.source(), whole / 2, syscall.ENOSPC}.stream, "the disk of " + d.Path + " is full"},
+		"before a byte":  {failing{b.source(), 0, broken}.stream, "the line broke"},
+		"too large":      {ofBytes(nil, 1<<60), "free, and a snapshot needs"},
+		"damaged":        {ofBytes(damaged, whole), "is not whole"},
+		"without a hash": {ofBytes(damaged[:len(damaged)-hashBytes], whole), "page"},
+		"short":          {ofBytes(b.snapshot()[:whole-hashBytes], whole), "has no hash behind it"},
+	} {
+		for _, compress := range []bool{false, true} {
+			_, err := Take(t.Context(), Taking{Source: c.source, Spool: d.Path, Compress: compress})
+			if err == nil || what != "without a hash" && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s: %v, want %q", what, err, c.says)
+			}
+			wantFiles(t, d.Path, before.Name)
+		}
+	}
+}
+
+// TestFullDisk: a disk that really is full leaves nothing, and says which it is.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a disk that is full")
+	}
+	b := newBoard(t)
+	for i := range 3000 {
+		b.put(fmt.Sprint(i), strings.Repeat(fmt.Sprint(i*7919), 1000))
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=17m"); err != nil {
+		t.Skipf("no disk could be made: %v", err)
+	}
+	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
+	for _, size := range []int64{1, 0} { // as if it were small, so that the check before lets it pass
+		lying := func(ctx context.Context, tell func(int64) error, w io.Writer) error {
+			return b.source()(ctx, func(int64) error { return tell(size) }, w)
+		}
+		fill := filepath.Join(dir, "fill")
+		if err := os.WriteFile(fill, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		slow := func(ctx context.Context, tell func(int64) error, w io.Writer) error {
+			return lying(ctx, func(n int64) error {
+				if err := tell(n); err != nil {
+					return err
+				}
+				return os.WriteFile(fill, make([]byte, 14<<20), 0o600) // somebody else was faster
+			}, w)
+		}
+		_, err := Take(t.Context(), Taking{Source: slow, Spool: dir, Compress: true})
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk of "+dir+" is full") {
+			t.Errorf("a disk that fills up: %v", err)
+		}
+		wantFiles(t, dir, "fill")
+	}
+	if _, err := Take(t.Context(), Taking{Source: b.source(), Spool: dir}); err == nil || !strings.Contains(err.Error(), "make room") {
+		t.Errorf("a disk that is full: %v", err)
+	}
+	wantFiles(t, dir, "fill")
+}
+
+// TestTidy: what a crash left goes, what is being written stays.
+func TestTidy(t *testing.T) {
+	d := Dir{t.TempDir()}
+	if err := os.WriteFile(d.File(".123"+partSuffix), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	busy, err := newPart(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.File("mine"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Tidy(t.Context(), "s-m"); err != nil {
+		t.Fatal(err)
+	}
+	wantFiles(t, d.Path, filepath.Base(busy.Name()), "mine")
+	if err := busy.drop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPrune: of each series the newest whole ones stay.
+func TestPrune(t *testing.T) {
+	b := newBoard(t)
+	d := Dir{t.TempDir()}
+	var names []string
+	for i := range 6 {
+		names = append(names, b.take(d, "s-m", time.Unix(int64(100+i), 0), i%2 == 0).Name)
+	}
+	other := b.take(d, "s-m-2", time.Unix(1, 0), false).Name
+	if err := os.WriteFile(d.File("notes-of-mine"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The newest two were damaged by the disk: they count for nothing.
+	for _, n := range names[4:] {
+		if err := os.Truncate(d.File(n), 700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed, damaged, err := Prune(t.Context(), d, "s-m", 2)
+	var gone, bad []string
+	for _, s := range removed {
+		gone = append(gone, s.Name)
+	}
+	for _, s := range damaged {
+		bad = append(bad, s.Name)
+	}
+	slices.Sort(gone)
+	slices.Sort(bad)
+	if err != nil || !slices.Equal(gone, names[:2]) || !slices.Equal(bad, names[4:]) {
+		t.Errorf("removed %v, damaged %v, %v; want %v and %v", gone, bad, err, names[:2], names[4:])
+	}
+	want := append(slices.Clone(names[2:]), other, "notes-of-mine")
+	slices.Sort(want)
+	wantFiles(t, d.Path, want...)
+	if _, _, err := Prune(t.Context(), d, "s-m", 0); err == nil {
+		t.Error("keeping none: no error")
+	}
+}
+
+// TestDirVerbs: a snapshot can be copied in, fetched and deleted, and nothing else.
+func TestDirVerbs(t *testing.T) {
+	b := newBoard(t)
+	d := Dir{t.TempDir()}
+	data := b.snapshot()
+	file := write(t, data)
+	s, err := d.Put(t.Context(), file, "s-m-100", nil)
+	if err != nil || s.Bytes != int64(len(data)) {
+		t.Fatalf("Put: %+v, %v", s, err)
+	}
+	if _, err := d.Put(t.Context(), file, "s-m-100", nil); err == nil || !strings.Contains(err.Error(), "is there already") {
+		t.Errorf("Put again: %v", err)
+	}
+	if _, err := d.Put(t.Context(), file, "../x", nil); err == nil {
+		t.Error("Put under no name: no error")
+	}
+	var got bytes.Buffer
+	if err := d.Fetch(t.Context(), "s-m-100", &got); err != nil || !bytes.Equal(got.Bytes(), data) {
+		t.Errorf("Fetch: %v", err)
+	}
+	secret := filepath.Join(filepath.Dir(d.Path), "s-1")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"none-1", "../s-1", "", "x"} {
+		if err := d.Fetch(t.Context(), name, &got); !errors.Is(err, ErrNoSnapshot) && name != "" {
+			t.Errorf("Fetch %q: %v", name, err)
+		}
+		if err := d.Delete(t.Context(), name); !errors.Is(err, ErrNoSnapshot) {
+			t.Errorf("Delete %q: %v", name, err)
+		}
+	}
+	if _, err := os.Stat(secret); err != nil {
+		t.Error(err)
+	}
+	if err := d.Delete(t.Context(), "s-m-100"); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, d.Path)
+}

@@ -1,0 +1,310 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// shed is a bucket in a folder, which may be out of reach.
+type shed struct {
+	Dir
+	out  bool
+	puts int
+}
+
+func (s *shed) Put(ctx context.Context, file, name string, p Progress) (Snapshot, error) {
+	if s.out {
+		return Snapshot{}, errors.New("the bucket is out of reach")
+	}
+	s.puts++
+	return s.Dir.Put(ctx, file, name, p)
+}
+
+// keeping is a keeper with a clock of the test's.
+type keeping struct {
+	*Keeper
+	t      *testing.T
+	b      *board
+	bucket *shed
+	lead   bool
+	taken  int // sources read
+
+	mu       sync.Mutex // guards what follows
+	now      time.Time
+	outcomes []Outcome
+	slept    chan time.Duration // each sleep of Run; the test answers by advancing
+	wake     chan time.Time
+}
+
+func newKeeping(t *testing.T, schedule string) *keeping {
+	t.Helper()
+	s, err := ParseSchedule(schedule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeping{
+		t: t, b: newBoard(t), bucket: &shed{Dir: Dir{t.TempDir()}}, now: time.Date(2030, 1, 1, 10, 0, 0, 0, time.UTC),
+		slept: make(chan time.Duration), wake: make(chan time.Time),
+	}
+	k.Keeper = NewKeeper(KeeperConfig{
+		Schedule: s, Series: func() string { return "s-m" }, Dir: Dir{filepath.Join(t.TempDir(), "snapshots")}, Bucket: k.bucket,
+		Retention: 3, Compress: true,
+		Source: func(ctx context.Context, size func(int64) error, w io.Writer) error {
+			k.taken++
+			return k.b.source()(ctx, size, w)
+		},
+		Position: k.b.position, Leading: func() bool { return k.lead },
+		Now: k.clock, Sleep: func(d time.Duration) <-chan time.Time { k.slept <- d; return k.wake },
+		Logger: slog.New(slog.DiscardHandler),
+		Done: func(o Outcome) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.outcomes = append(k.outcomes, o)
+		},
+	})
+	return k
+}
+
+func (k *keeping) clock() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.now
+}
+
+func (k *keeping) advance(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.now = k.now.Add(d)
+}
+
+func (k *keeping) names(p Place) []string {
+	k.t.Helper()
+	all, err := p.List(k.t.Context())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var out []string
+	for _, s := range all {
+		out = append(out, s.Name)
+	}
+	return out
+}
+
+// once runs it now, an hour later than before.
+func (k *keeping) once() error {
+	k.advance(time.Hour)
+	return k.Once(k.t.Context())
+}
+
+// TestKeeperTakesWhatChanged: nothing is written while nothing changes, and entries
+// of the log that change nothing leave no snapshot.
+func TestKeeperTakesWhatChanged(t *testing.T) {
+	k := newKeeping(t, "0 * * * *")
+	for i, c := range []struct {
+		what         string
+		change       func()
+		kept, looked int
+	}{
+		{"at first", func() {}, 1, 1},
+		{"nothing changed", func() {}, 1, 1},
+		{"only the index moved", func() { k.b.Writer().Publish(k.b.Applied() + 1) }, 1, 2},
+		{"nothing since", func() {}, 1, 2},
+		{"a key", func() { k.b.put("k", "v") }, 2, 3},
+		{"a record", func() { k.b.record("user", "anna", 1) }, 3, 4},
+		{"another key", func() { k.b.put("k", "w") }, 3, 5}, // of three that are kept
+	} {
+		c.change()
+		if err := k.once(); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		if got := k.names(k.cfg.Dir); len(got) != c.kept || k.taken != c.looked || len(k.outcomes) != i+1 {
+			t.Errorf("%s: %v, and the member was asked %d times; want %d and %d", c.what, got, k.taken, c.kept, c.looked)
+		}
+	}
+	if got := k.names(k.bucket); len(got) != 0 {
+		t.Errorf("a member that does not lead has uploaded %v", got)
+	}
+	// A new process knows what the one before has seen.
+	k.Keeper = NewKeeper(k.cfg)
+	if err := k.once(); err != nil || k.taken != 5 {
+		t.Errorf("after a restart: %v, asked %d times", err, k.taken)
+	}
+	if o := k.Last(); o == nil || o.Taken || o.Snapshot.Name == "" {
+		t.Errorf("the last run: %+v", o)
+	}
+	// If the newest is gone, or not what it was, another is taken.
+	names := k.names(k.cfg.Dir)
+	if err := os.Truncate(k.cfg.Dir.File(names[len(names)-1]), 100); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.once(); err != nil || k.taken != 6 {
+		t.Errorf("after damage: %v, asked %d times", err, k.taken)
+	}
+}
+
+// TestKeeperUploads: who leads does, what the bucket has not, and tries again what
+// failed, without taking another.
+func TestKeeperUploads(t *testing.T) {
+	k := newKeeping(t, "0 * * * *")
+	k.lead, k.bucket.out = true, true
+	if err := k.once(); err == nil || !strings.Contains(err.Error(), "out of reach") {
+		t.Errorf("a bucket out of reach: %v", err)
+	}
+	if o := k.outcomes[0]; !o.Taken || o.Err == nil || len(k.names(k.cfg.Dir)) != 1 {
+		t.Errorf("the outcome is %+v, want a snapshot and an error", o)
+	}
+	k.bucket.out = false
+	for range 2 {
+		if err := k.once(); err != nil || k.taken != 1 || k.bucket.puts != 1 {
+			t.Errorf("when it is back: %v, asked %d times, %d uploads; want once each", err, k.taken, k.bucket.puts)
+		}
+	}
+	for i := range 5 {
+		k.b.put("k", fmt.Sprint(i))
+		if err := k.once(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if here, there := k.names(k.cfg.Dir), k.names(k.bucket); len(here) != 3 || fmt.Sprint(here) != fmt.Sprint(there) {
+		t.Errorf("kept %v and %v, want three alike", here, there)
+	}
+}
+
+// TestKeeperFails: a snapshot that fails costs none of those before.
+func TestKeeperFails(t *testing.T) {
+	k := newKeeping(t, "0 * * * *")
+	for i := range 3 {
+		k.b.put("k", fmt.Sprint(i))
+		if err := k.once(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := k.names(k.cfg.Dir)
+	good := k.cfg.Source
+	k.Keeper.cfg.Source = failing{good, 5000, errors.New("the disk fails")}.stream
+	for range 5 {
+		k.b.put("k", "more")
+		if err := k.once(); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if got := k.names(k.cfg.Dir); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("kept %v, want %v as before", got, before)
+	}
+}
+
+// TestKeeperWithoutClock: a board that takes it to be 1970 keeps what it takes then
+// as the newest.
+func TestKeeperWithoutClock(t *testing.T) {
+	k := newKeeping(t, "0 * * * *")
+	if err := k.once(); err != nil {
+		t.Fatal(err)
+	}
+	k.now = time.Unix(100, 0)
+	for i := range 5 {
+		k.b.put("k", fmt.Sprint(i))
+		if err := k.once(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := k.names(k.cfg.Dir)
+	c, d, err := Open(t.Context(), k.cfg.Dir.File(names[len(names)-1]), t.TempDir(), nil)
+	if err != nil || c.Revision != k.b.Rev() {
+		t.Errorf("the newest of %v is at %+v, %v; want revision %d", names, c, err, k.b.Rev())
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestKeeperRun: it runs when it is due, soon after a start at which it is overdue,
+// and looks at the clock in between.
+func TestKeeperRun(t *testing.T) {
+	k := newKeeping(t, "0 */12 * * *") // at noon
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	// Owner: this test; ends with cancel.
+	wg.Go(func() { k.Run(ctx) })
+	sleep := func(want time.Duration) {
+		t.Helper()
+		select {
+		case got := <-k.slept:
+			if got != want {
+				t.Errorf("sleeps for %v, want %v", got, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not sleep")
+		}
+	}
+	ran := func() int {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return len(k.outcomes)
+	}
+	sleep(soon) // there was never one
+	k.advance(soon)
+	k.wake <- time.Time{}
+	sleep(lookAgain)
+	if ran() != 1 {
+		t.Errorf("%d runs soon after the start, want 1", ran())
+	}
+	k.advance(lookAgain)
+	k.wake <- time.Time{}
+	sleep(lookAgain)
+	k.advance(100 * time.Minute) // 11:57
+	k.wake <- time.Time{}
+	sleep(3 * time.Minute)
+	k.b.put("k", "v")
+	k.advance(3 * time.Minute)
+	k.wake <- time.Time{}
+	sleep(lookAgain)
+	if ran() != 2 {
+		t.Errorf("%d runs at noon, want 2", ran())
+	}
+	// The clock of the board is set back by a year.
+	k.advance(-365 * 24 * time.Hour)
+	k.wake <- time.Time{}
+	sleep(lookAgain)
+	k.advance(12 * time.Hour)
+	k.wake <- time.Time{}
+	sleep(lookAgain)
+	if ran() != 3 {
+		t.Errorf("%d runs half a day after the clock was set back, want 3", ran())
+	}
+	cancel()
+	wg.Wait()
+
+	// After a restart it is due by the schedule, or overdue.
+	k.now = time.Date(2030, 1, 1, 14, 0, 0, 0, time.UTC)
+	if got, want := k.first(t.Context()), k.now.Add(10*time.Hour); !got.Equal(want) {
+		t.Errorf("with one of noon, at two it is due at %v, want %v", got, want)
+	}
+	k.now = time.Date(2030, 1, 3, 14, 0, 0, 0, time.UTC)
+	if got, want := k.first(t.Context()), k.now.Add(soon); !got.Equal(want) {
+		t.Errorf("two days later it is due at %v, want %v", got, want)
+	}
+}
+
+func TestParseSchedule(t *testing.T) {
+	for text, says := range map[string]string{
+		"0 */12 * * *": "", "@daily": "", "@every 6h": "", "30 3 * * 1-5": "", "": "none", "off": "none", " ": "none",
+		"hourly": "want minute", "61 * * * *": "want minute", "0 0 30 2 *": "never comes", "* * * *": "want minute",
+	} {
+		s, err := ParseSchedule(text)
+		switch {
+		case says == "" && (err != nil || s == nil), says == "none" && (err != nil || s != nil):
+			t.Errorf("%q: %v, %v", text, s, err)
+		case says != "" && says != "none" && (err == nil || !strings.Contains(err.Error(), says)):
+			t.Errorf("%q: %v, want %q", text, err, says)
+		}
+	}
+}

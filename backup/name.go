@@ -1,0 +1,69 @@
+package backup
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// partSuffix ends the names of files that are not whole, or may not be.
+const partSuffix = ".part"
+
+// zstdSuffix ends the name of a snapshot that is compressed. Which it is its first
+// bytes tell; the name is for people.
+const zstdSuffix = ".zst"
+
+// Snapshot is one that is kept somewhere.
+type Snapshot struct {
+	Name       string    `json:"name"` // file name: Series, a dash, Unix seconds, and .zst if it is compressed
+	Series     string    `json:"series"`
+	Created    time.Time `json:"created"`
+	Bytes      int64     `json:"bytes"` // as it is kept
+	Location   string    `json:"location"`
+	Compressed bool      `json:"compressed"`
+}
+
+// Series is the part of the names that snapshots of one kind and member share; what
+// does not fit into a file name, or an object's, becomes an underscore.
+func Series(name, member string) string { return plain(name) + "-" + plain(member) }
+
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '.', r == '_', r == '-':
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+// CheckName refuses what would not be a part of a file name as it is.
+func CheckName(name string) error {
+	if name == "" || plain(name) != name || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("%q cannot begin the names of snapshots: give letters, digits, dots, dashes and underscores", name)
+	}
+	return nil
+}
+
+func nameOf(series string, at time.Time, compressed bool) string {
+	name := fmt.Sprintf("%s-%d", series, at.Unix())
+	if compressed {
+		name += zstdSuffix
+	}
+	return name
+}
+
+// parse reads a name; false: it is no snapshot's that limpet named.
+func parse(name string) (Snapshot, bool) {
+	stem, compressed := strings.CutSuffix(name, zstdSuffix)
+	i := strings.LastIndexByte(stem, '-')
+	if i <= 0 || strings.HasPrefix(name, ".") {
+		return Snapshot{}, false
+	}
+	seconds, err := strconv.ParseInt(stem[i+1:], 10, 64)
+	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 10) != stem[i+1:] {
+		return Snapshot{}, false
+	}
+	return Snapshot{Name: name, Series: stem[:i], Created: time.Unix(seconds, 0).UTC(), Compressed: compressed}, true
+}

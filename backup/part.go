@@ -1,0 +1,110 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"limpet/safefile"
+)
+
+// part is a file that is not whole yet. While it is open it is locked, so that
+// whoever tidies up knows that it is being written.
+type part struct{ *os.File }
+
+func newPart(dir string) (*part, error) {
+	f, err := os.CreateTemp(dir, ".*"+partSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not writable: %w", dir, plainError(err))
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
+	}
+	return &part{f}, nil
+}
+
+// drop removes the file.
+func (p *part) drop() error { return errors.Join(os.Remove(p.Name()), p.Close()) }
+
+// become gives the file its name, at which nothing may be, after all of it is on
+// the disk. What root makes belongs to the owner of the folder, who is to read it.
+func (p *part) become(path string) error {
+	if err := errors.Join(p.giveTo(filepath.Dir(path)), p.Sync()); err != nil {
+		return errors.Join(err, p.drop())
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(fmt.Errorf("%s is there already; give another name, or remove it", path), p.drop())
+	}
+	if err := os.Rename(p.Name(), path); err != nil {
+		return errors.Join(err, p.drop())
+	}
+	return errors.Join(safefile.SyncDir(filepath.Dir(path)), p.Close())
+}
+
+func (p *part) giveTo(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || st.Uid == 0 || info.Mode()&os.ModeSticky != 0 { // /tmp is everybody's
+		return nil
+	}
+	return p.Chown(int(st.Uid), int(st.Gid))
+}
+
+// tidyParts removes parts that nobody writes any more.
+func tidyParts(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*"+partSuffix))
+	for _, name := range left {
+		f, oerr := os.OpenFile(name, os.O_RDWR, 0)
+		if oerr != nil {
+			continue // gone meanwhile, or another user's
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			err = errors.Join(err, os.Remove(name))
+		}
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// spare is left free on a disk, for what else writes there.
+const spare = 16 << 20
+
+// checkRoom says so if a disk has not room for so many bytes.
+func checkRoom(dir string, bytes int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("%s cannot be looked at: %w", dir, err)
+	}
+	if free := int64(st.Bavail) * int64(st.Bsize); free < bytes+spare {
+		return fmt.Errorf("the disk of %s has %s free, and a snapshot needs %s there: make room, or give another folder", dir, sizeText(free), sizeText(bytes+spare))
+	}
+	return nil
+}
+
+func sizeText(n int64) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
+// plainError drops the path from a file error: the sentence names it already.
+func plainError(err error) error {
+	if pe := new(fs.PathError); errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

@@ -1,0 +1,93 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// ErrNoSnapshot: there is none of that name.
+var ErrNoSnapshot = errors.New("there is no such snapshot")
+
+// Place is where snapshots are kept. Its methods may be called concurrently, also
+// by other processes.
+type Place interface {
+	// List tells the snapshots that are there, the oldest first.
+	List(ctx context.Context) ([]Snapshot, error)
+	// Put keeps a whole file under a name, in one step. It takes a name that is
+	// there already for an error.
+	Put(ctx context.Context, file, name string, progress Progress) (Snapshot, error)
+	// Fetch copies a snapshot; ErrNoSnapshot.
+	Fetch(ctx context.Context, name string, w io.Writer) error
+	// Delete removes one for good; ErrNoSnapshot.
+	Delete(ctx context.Context, name string) error
+	// Tidy removes what saves of a series that were cut short have left.
+	Tidy(ctx context.Context, series string) error
+	// Whole reads a snapshot as far as that is cheap, and says what is wrong with it.
+	Whole(ctx context.Context, s Snapshot) error
+	fmt.Stringer
+}
+
+// Progress hears how many bytes of how many are done; total 0: nobody knows. May
+// be nil.
+type Progress func(done, total int64)
+
+func (p Progress) tell(done, total int64) {
+	if p != nil {
+		p(done, total)
+	}
+}
+
+func sorted(all []Snapshot) []Snapshot {
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// Prune removes of a series all but the newest keep snapshots that are whole, and
+// returns what it removed and what it found damaged. Damaged ones do not count: older
+// than the last one kept they go, too, else they stay where somebody may look.
+func Prune(ctx context.Context, p Place, series string, keep int) (removed, damaged []Snapshot, err error) {
+	if keep < 1 {
+		return nil, nil, fmt.Errorf("%d snapshots to keep are none; give 1 or more", keep)
+	}
+	all, err := p.List(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range slices.Backward(all) {
+		switch {
+		case s.Series != series:
+		case keep == 0:
+			if err := p.Delete(ctx, s.Name); err != nil && !errors.Is(err, ErrNoSnapshot) {
+				return removed, damaged, err
+			}
+			removed = append(removed, s)
+		default:
+			if err := p.Whole(ctx, s); err != nil {
+				if ctx.Err() != nil {
+					return removed, damaged, err
+				}
+				damaged = append(damaged, s)
+				continue
+			}
+			keep--
+		}
+	}
+	return removed, damaged, nil
+}
+
+// SeriesIn lists the series there are.
+func SeriesIn(all []Snapshot) []string {
+	var out []string
+	for _, s := range all {
+		out = append(out, s.Series)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
