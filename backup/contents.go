@@ -78,6 +78,9 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 	if !info.Mode().IsRegular() {
 		return nil, nil, fmt.Errorf("%s is no file; give one, or the name of a snapshot with --dir", file)
 	}
+	if wal, err := os.Stat(file + "-wal"); err == nil && wal.Size() > 0 {
+		return nil, nil, fmt.Errorf("%s is not whole: what was written last is in %s-wal; take a snapshot of the member that it belongs to, or start and stop that first", file, file)
+	}
 	kind, err := compression(in)
 	if err != nil {
 		return nil, nil, err

@@ -86,7 +86,7 @@ func (d Dir) Put(ctx context.Context, file, name string, progress Progress) (s S
 		return s, errors.Join(err, out.drop())
 	}
 	s.Bytes, s.Location = info.Size(), d.File(name)
-	return s, out.become(s.Location)
+	return s, out.become(s.Location, false)
 }
 
 // Fetch implements Place.

@@ -253,7 +253,7 @@ func KeepIn(ctx context.Context, d Dir, t *Taken, series string, now time.Time) 
 		return Snapshot{}, errors.Join(err, t.Drop())
 	}
 	name := t.NameIn(all, series, now)
-	if err := t.Keep(d.File(name)); err != nil {
+	if err := t.Keep(d.File(name), false); err != nil {
 		return Snapshot{}, err
 	}
 	s, _ := parse(name)

@@ -31,13 +31,13 @@ func newPart(dir string) (*part, error) {
 // drop removes the file.
 func (p *part) drop() error { return errors.Join(os.Remove(p.Name()), p.Close()) }
 
-// become gives the file its name, at which nothing may be, after all of it is on
-// the disk. What root makes belongs to the owner of the folder, who is to read it.
-func (p *part) become(path string) error {
+// become gives the file its name, after all of it is on the disk. What is there
+// already is replaced, or is an error. What root makes belongs to the owner of the folder, who is to read it.
+func (p *part) become(path string, replace bool) error {
 	if err := errors.Join(p.giveTo(filepath.Dir(path)), p.Sync()); err != nil {
 		return errors.Join(err, p.drop())
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(path); !replace && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s is there already; give another name, or remove it", path), p.drop())
 	}
 	if err := os.Rename(p.Name(), path); err != nil {

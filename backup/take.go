@@ -50,11 +50,9 @@ func (t *Taken) NameIn(all []Snapshot, series string, now time.Time) string {
 // Drop removes the file.
 func (t *Taken) Drop() error { return t.file.drop() }
 
-// Keep gives the file its name, at which there must be nothing, in the same file
-// system.
-func (t *Taken) Keep(path string) error {
-	return t.file.become(path)
-}
+// Keep gives the file its name, in the same file system; what is there already it
+// replaces in one step, or refuses to.
+func (t *Taken) Keep(path string, replace bool) error { return t.file.become(path, replace) }
 
 // Taking says how a snapshot is taken.
 type Taking struct {

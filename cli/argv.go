@@ -9,7 +9,7 @@ import (
 )
 
 // secretFlags are flags of limpet and of etcdctl whose values nobody may see.
-var secretFlags = []string{"token", "discovery-password", "password", "new-user-password"}
+var secretFlags = []string{"token", "discovery-password", "password", "new-user-password", "s3-secret-key", "s3-session-token"}
 
 // hideSecrets takes tokens and passwords off the command line that the process
 // list shows: it returns a copy of args, which must be os.Args, and blanks them in

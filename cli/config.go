@@ -196,6 +196,9 @@ func (d *configDocument) takeGiven(c *cli.Context, all []setting) (token string,
 				return "", fmt.Errorf("invalid value %q for %s: %w", value, envNames(name)[0], err)
 			}
 		}
+		if (name == "s3-secret-key" || name == "s3-session-token") && c.String(name) != "" {
+			return "", errSecretInFile
+		}
 		if name == "token" {
 			t, err := trust.ParseToken(c.String(name))
 			if err != nil {

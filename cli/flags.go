@@ -124,24 +124,25 @@ func boolean(name, category, usage string, get func(*server.Config) *bool) setti
 
 // The groups of the help, in the order of categories.
 const (
-	catMember  = "Member"
-	catCluster = "Clustering as etcd does it"
-	catOwn     = "Clustering as limpet does it"
-	catClients = "Clients"
-	catTLS     = "Security"
-	catUsers   = "Users"
-	catLimits  = "Limits"
-	catCompact = "Compaction"
-	catTell    = "Logging and monitoring"
-	catUnsafe  = "Unsafe"
-	catIdle    = "Accepted for compatibility"
+	catMember    = "Member"
+	catCluster   = "Clustering as etcd does it"
+	catOwn       = "Clustering as limpet does it"
+	catClients   = "Clients"
+	catTLS       = "Security"
+	catUsers     = "Users"
+	catLimits    = "Limits"
+	catCompact   = "Compaction"
+	catSnapshots = "Snapshots"
+	catTell      = "Logging and monitoring"
+	catUnsafe    = "Unsafe"
+	catIdle      = "Accepted for compatibility"
 )
 
-var categories = []string{catMember, catOwn, catCluster, catClients, catTLS, catUsers, catLimits, catCompact, catTell, catUnsafe, catIdle}
+var categories = []string{catMember, catOwn, catCluster, catClients, catTLS, catUsers, catLimits, catCompact, catSnapshots, catTell, catUnsafe, catIdle}
 
 // settings lists the flags of limpet server but those that commonFlags has.
 func settings() []setting {
-	return slices.Concat(plainSettings(), tlsSettings(), olderSettings(), idleSettings())
+	return slices.Concat(plainSettings(), tlsSettings(), snapshotSettings(), olderSettings(), idleSettings())
 }
 
 func plainSettings() []setting {

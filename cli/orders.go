@@ -149,6 +149,9 @@ func (o *orders) content(c *cli.Context, file string, data []byte) error {
 	if info, err := os.Stat(file); err == nil && o.given["token"] && info.Mode().Perm()&0o077 != 0 {
 		o.note("the configuration file holds the token, and can be read by other users of this machine: chmod 600 it, or give token-file instead", "file", file)
 	}
+	if info, err := os.Stat(file); err == nil && o.given["s3-secret-key"] && info.Mode().Perm()&0o077 != 0 {
+		o.note("the configuration file holds the secret of the bucket, and can be read by other users of this machine: chmod 600 it, or give s3-secret-key-file instead", "file", file)
+	}
 	for _, name := range unknown {
 		o.note("unknown key in the configuration file; it has no effect", "key", name)
 	}

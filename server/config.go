@@ -78,6 +78,8 @@ type Config struct {
 	AutoCompactionMode      string // periodic or revision
 	AutoCompactionRetention string // a duration, hours, or a number of revisions; 0: off
 
+	Snapshots Snapshots
+
 	CORS          []string // origins of pages that may ask; empty or *: all
 	HostWhitelist []string // names by which clients may ask without TLS; empty or *: all
 
@@ -132,6 +134,7 @@ func DefaultConfig() Config {
 		Login:                   login.Config{Token: "simple", TokenTTL: login.DefaultTokenTTL, Cost: login.DefaultCost},
 		AutoCompactionMode:      "periodic",
 		AutoCompactionRetention: "0",
+		Snapshots:               defaultSnapshots(),
 		CORS:                    []string{"*"},
 		HostWhitelist:           []string{"*"},
 		Gateway:                 true,
@@ -173,7 +176,7 @@ func (c *Config) Validate() error {
 	if len(c.ListenMetricsURLs) > 0 {
 		checks = append(checks, checkURLs("listen-metrics-urls", c.ListenMetricsURLs, listening))
 	}
-	checks = append(checks, c.checkWeb(), c.checkTLS())
+	checks = append(checks, c.checkWeb(), c.checkTLS(), c.Snapshots.check())
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		checks = append(checks, err)
 	}

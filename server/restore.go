@@ -36,6 +36,7 @@ const restoredName = "restoring.db"
 // Restoring says what Restore makes a member of.
 type Restoring struct {
 	Database string // a whole limpet database that no process has open; it is copied
+	Tail     int64  // bytes behind the database that are not its own
 	Bump     int64  // by which revisions go up; 0: not at all
 	// MarkCompacted: revisions before the first new one count as compacted, so
 	// that whoever watches from one of them is told to list anew.
@@ -70,13 +71,7 @@ func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 	if cfg.DataDir == "" {
 		return Restored{}, errors.New("--data-dir is missing: give the folder of the member to be")
 	}
-	if len(cfg.AdvertisePeerURLs) == 0 {
-		cfg.AdvertisePeerURLs = DefaultConfig().AdvertisePeerURLs
-	}
-	if cfg.InitialClusterState == "" {
-		cfg.InitialClusterState = "new"
-	}
-	if err := cfg.checkCluster(); err != nil {
+	if err := cfg.settleRestored(); err != nil {
 		return Restored{}, err
 	}
 	if err := inspectRestoreDir(cfg.DataDir); err != nil {
@@ -95,6 +90,27 @@ func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 	b := &rebuild{cfg: cfg, Restoring: r, log: log, dir: d}
 	out, err := b.run()
 	return out, errors.Join(err, d.close())
+}
+
+// settleRestored says which URLs are meant where none are given, and checks who the
+// members are to be.
+func (c *Config) settleRestored() error {
+	founders, err := c.founders()
+	if err != nil {
+		return err
+	}
+	if len(c.AdvertisePeerURLs) == 0 {
+		c.AdvertisePeerURLs = DefaultConfig().AdvertisePeerURLs
+		for _, f := range founders {
+			if f.Name == c.Name {
+				c.AdvertisePeerURLs = f.URLs
+			}
+		}
+	}
+	if c.InitialClusterState == "" {
+		c.InitialClusterState = "new"
+	}
+	return c.checkCluster()
 }
 
 // inspectRestoreDir refuses a directory in which there is anything that is not ours
@@ -119,7 +135,7 @@ func inspectSource(r Restoring, dir string) error {
 	if info, err := os.Stat(r.Database + "-wal"); err == nil && info.Size() > 0 {
 		return fmt.Errorf("%s is not whole: what was written last is in %s-wal; start and stop the member that it belongs to, or take a snapshot of it with limpet snapshot save", r.Database, r.Database)
 	}
-	p, err := sqlstore.Inspect(r.Database, 0, nil)
+	p, err := sqlstore.Inspect(r.Database, r.Tail, nil)
 	if err != nil {
 		return fmt.Errorf("the snapshot cannot be restored: %w", err)
 	}
@@ -241,7 +257,10 @@ func (b *rebuild) copy() (sum []byte, err error) {
 		return nil, err
 	}
 	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(out, h), in)
+	info, err := in.Stat()
+	if err == nil {
+		_, err = io.CopyN(io.MultiWriter(out, h), in, info.Size()-b.Tail)
+	}
 	return h.Sum(nil), errors.Join(err, out.Sync(), out.Close())
 }
 

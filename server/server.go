@@ -247,7 +247,9 @@ func (s *Server) enter(ctx context.Context) error {
 	if err := s.build(); err != nil {
 		return err
 	}
-	s.runBackground()
+	if err := s.runBackground(); err != nil {
+		return err
+	}
 	close(s.built)
 	for _, f := range s.faces {
 		f.show()

@@ -192,7 +192,11 @@ func (s *Server) clusterID() uint64 {
 }
 
 // runBackground starts what goes on until Stop.
-func (s *Server) runBackground() {
+func (s *Server) runBackground() error {
+	snapshots, release, err := s.snapshotKeeper()
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention) // validated
@@ -217,6 +221,13 @@ func (s *Server) runBackground() {
 	if s.gossip != nil {
 		s.wg.Go(func() { s.followMoves(ctx.Done()) })
 	}
+	if snapshots != nil {
+		s.wg.Go(func() {
+			defer release()
+			snapshots.Run(ctx)
+		})
+	}
+	return nil
 }
 
 func (s *Server) alarms() []*pb.AlarmMember {

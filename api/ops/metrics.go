@@ -42,6 +42,8 @@ type Metrics struct {
 	Traffic  *Traffic
 	Images   *Images
 
+	Snapshots *Snapshots
+
 	HealthSuccess, HealthFailures prometheus.Counter
 	checks                        *prometheus.GaugeVec
 	checkCounts                   *prometheus.CounterVec
@@ -65,12 +67,13 @@ type Metrics struct {
 // NewMetrics returns a registry with Go's and the process's own metrics.
 func NewMetrics() *Metrics {
 	reg := prometheus.NewRegistry()
-	m := &Metrics{Registry: reg, API: api.NewMetrics(reg), Traffic: &Traffic{}, Images: newImages()}
+	m := &Metrics{Registry: reg, API: api.NewMetrics(reg), Traffic: &Traffic{}, Images: newImages(), Snapshots: new(Snapshots)}
 	reg.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.histograms()
 	m.healthMetrics()
+	m.Snapshots.register(reg)
 	return m
 }
 

@@ -1,0 +1,399 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"limpet/backup"
+	"limpet/server"
+)
+
+func snapshotCommand(version string) *cli.Command {
+	return &cli.Command{
+		Name:  "snapshot",
+		Usage: "save all data into a file or a bucket, look at that, and restore it",
+		Description: "Members take snapshots by themselves, see --snapshot-schedule of limpet server.\n" +
+			"A snapshot is what etcdctl snapshot save writes: the database, and its hash\n" +
+			"behind it. It holds all keys, users and leases, and no token: keep that\n" +
+			"elsewhere, and snapshots where only you can read them.",
+		Subcommands: []*cli.Command{
+			saveCommand(), snapshotStatusCommand(), restoreCommand(version), snapshotListCommand(), snapshotDeleteCommand(), snapshotPruneCommand(),
+		},
+	}
+}
+
+// onDemand begins the names of snapshots that somebody has asked for.
+const onDemand = "on-demand"
+
+func dirFlag() cli.Flag {
+	return &cli.StringFlag{Name: "dir", Usage: "folder of snapshots (default: snapshots in --data-dir)", EnvVars: envNames("snapshot-dir")[:1]}
+}
+
+func tempFlag() cli.Flag {
+	return &cli.StringFlag{Name: "temp-dir", Usage: "folder with room for the database, where a snapshot is unpacked, or kept on its way to a bucket (default: the system's)"}
+}
+
+func nameFlag(usage string) cli.Flag {
+	return &cli.StringFlag{Name: "snapshot-name", Usage: usage, Value: onDemand}
+}
+
+func tempDir(c *cli.Context) string {
+	if dir := c.String("temp-dir"); dir != "" {
+		return dir
+	}
+	return os.TempDir()
+}
+
+// place is where the flags say that snapshots are; nil: they say nothing.
+func place(c *cli.Context) (backup.Place, error) {
+	o, err := s3Of(c)
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Given() && c.IsSet("dir"):
+		return nil, errors.New("--dir and --s3-bucket are both given; give one")
+	case o.Given():
+		return backup.OpenBucket(o)
+	case c.String("dir") != "":
+		return backup.Dir{Path: c.String("dir")}, nil
+	case c.String("data-dir") != "":
+		return backup.Dir{Path: filepath.Join(c.String("data-dir"), server.SnapshotsName)}, nil
+	}
+	return nil, nil
+}
+
+func saveCommand() *cli.Command {
+	flags := append(accessFlags(10*time.Second), dirFlag(), nameFlag("what the name begins with, in a folder or bucket"),
+		&cli.BoolFlag{Name: "compress", Usage: "compress it with zstd, where that pays; etcdctl does not read that"}, tempFlag())
+	return &cli.Command{
+		Name: "save", Usage: "take a snapshot of a member that runs", ArgsUsage: "[FILE]",
+		Description: "Asks the member at the first endpoint that answers. The snapshot goes into FILE,\n" +
+			"or gets a name of its own in a folder or a bucket. It is read whole before it\n" +
+			"has its name; one that fails leaves nothing, and what was there before stays.\n\n" +
+			"    limpet snapshot save backup.db\n" +
+			"    limpet snapshot save --compress --dir /mnt/usb\n" +
+			"    limpet snapshot save --data-dir /var/lib/limpet --endpoints https://board1:2379\n" +
+			"    LIMPET_S3_SECRET_KEY=… limpet snapshot save --s3-bucket boards --s3-access-key …",
+		OnUsageError: usageError,
+		Flags:        append(append(flags, s3Flags()...), outputFlag()),
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 1 {
+				return fmt.Errorf("limpet snapshot save takes one FILE, got %d arguments; flags come before it", c.NArg())
+			}
+			a, err := newAccess(c)
+			if err != nil {
+				return err
+			}
+			if err := backup.CheckName(c.String("snapshot-name")); err != nil {
+				return fmt.Errorf("--snapshot-name: %w", err)
+			}
+			to, err := place(c)
+			if err != nil {
+				return err
+			}
+			if c.Args().Present() {
+				if c.IsSet("dir") || c.IsSet("s3-bucket") {
+					return errors.New("FILE, --dir and --s3-bucket are three places; give one")
+				}
+				to = nil
+			} else if to == nil {
+				return errors.New("limpet snapshot save wants a FILE, or --dir, --data-dir or --s3-bucket")
+			}
+			return save(c, a, to)
+		},
+	}
+}
+
+// live is a member that answers.
+type live struct {
+	client *clientv3.Client
+	name   string // as it is called, or its ID
+	bytes  int64  // of its database, about
+}
+
+// findLive returns the first member that answers.
+func findLive(ctx context.Context, a *access) (*live, error) {
+	var errs []error
+	for _, ep := range a.endpoints {
+		m, err := a.askLive(ctx, ep)
+		if err == nil {
+			return m, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", ep, a.explain(ep, err)))
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (a *access) askLive(ctx context.Context, endpoint string) (*live, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	client, err := a.client(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	st, err := client.Status(ctx, endpoint)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	m := &live{client, fmt.Sprintf("%x", st.Header.MemberId), st.DbSize}
+	list, err := client.MemberList(ctx, clientv3.WithSerializable()) // one without a leader answers, too
+	if err != nil {
+		return m, nil // then the ID has to do
+	}
+	for _, member := range list.Members {
+		if member.ID == st.Header.MemberId && member.Name != "" {
+			m.name = member.Name
+		}
+	}
+	return m, nil
+}
+
+// source streams a snapshot of the member. It gives up when nothing comes any more.
+func (m *live) source(patience time.Duration) backup.Source {
+	return func(ctx context.Context, size func(int64) error, w io.Writer) error {
+		if err := size(m.bytes); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stalled := time.AfterFunc(patience, func() { cancel(fmt.Errorf("for %v nothing came from the member", patience)) })
+		defer stalled.Stop()
+		resp, err := m.client.SnapshotWithVersion(ctx)
+		if err != nil {
+			return errors.Join(context.Cause(ctx), err)
+		}
+		_, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+			stalled.Reset(patience)
+			return w.Write(p)
+		}), resp.Snapshot)
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = cause
+		}
+		return errors.Join(err, resp.Snapshot.Close())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+// Write implements io.Writer.
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// saved is what limpet snapshot save tells, and its JSON form.
+type saved struct {
+	Location string `json:"location"`
+	Name     string `json:"name,omitempty"`
+	*backup.Contents
+}
+
+// save takes a snapshot to a place; nil: into the file that is named.
+func save(c *cli.Context, a *access, to backup.Place) error {
+	m, err := findLive(c.Context, a)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = m.client.Close() }()
+	spool := tempDir(c)
+	if d, ok := to.(backup.Dir); ok {
+		if err := d.Open(); err != nil {
+			return err
+		}
+		spool = d.Path
+	} else if to == nil {
+		spool = filepath.Dir(c.Args().First())
+	}
+	series := backup.Series(c.String("snapshot-name"), m.name)
+	if to != nil {
+		if err := to.Tidy(c.Context, series); err != nil {
+			return err
+		}
+	}
+	meter := newMeter("saving")
+	t, err := backup.Take(c.Context, backup.Taking{Source: m.source(a.timeout), Spool: spool, Compress: c.Bool("compress"), Progress: meter.tell})
+	meter.end()
+	if err != nil {
+		return a.explain(a.endpoints[0], err)
+	}
+	out := saved{Contents: t.Contents}
+	if to == nil {
+		out.Location = c.Args().First()
+		err = t.Keep(out.Location, true)
+	} else {
+		out.Name, out.Location, err = putInto(c, to, t, series)
+	}
+	if err != nil {
+		return err
+	}
+	if c.String("output") == "json" {
+		return printJSON(c.App.Writer, out)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "saved %s: revision %d, %s\n", out.Location, out.Revision, bytesText(out.Kept))
+	return err
+}
+
+// putInto brings a snapshot into a folder, where it already lies, or into a bucket.
+func putInto(c *cli.Context, to backup.Place, t *backup.Taken, series string) (name, location string, err error) {
+	if d, ok := to.(backup.Dir); ok {
+		s, err := backup.KeepIn(c.Context, d, t, series, time.Now())
+		return s.Name, s.Location, err
+	}
+	all, err := to.List(c.Context)
+	if err != nil {
+		return "", "", errors.Join(err, t.Drop())
+	}
+	meter := newMeter("uploading")
+	s, err := to.Put(c.Context, t.Path(), t.NameIn(all, series, time.Now()), meter.tell)
+	meter.end()
+	return s.Name, s.Location, errors.Join(err, t.Drop())
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func snapshotStatusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "read a snapshot whole, and tell what it holds", ArgsUsage: "FILE|NAME|latest",
+		Description: "Takes what limpet snapshot save and etcdctl snapshot save have written, also\n" +
+			"through gzip, and the limpet.db of a member that was stopped. NAME is looked for\n" +
+			"in the folder or the bucket that the flags name. Fails if it is damaged.",
+		OnUsageError: usageError,
+		Flags:        append(append([]cli.Flag{dataDirFolderFlag(), dirFlag(), tempFlag()}, s3Flags()...), outputFlag()),
+		Action: func(c *cli.Context) error {
+			return withSnapshot(c, func(file string, contents *backup.Contents, d *backup.Database) error {
+				var err error
+				if contents.Keys, err = d.CountKeys(); err != nil {
+					return err
+				}
+				if c.String("output") == "json" {
+					return printJSON(c.App.Writer, contents)
+				}
+				return printContents(c.App.Writer, file, contents)
+			})
+		},
+	}
+}
+
+func dataDirFolderFlag() cli.Flag {
+	return &cli.StringFlag{Name: "data-dir", Usage: "data directory of a member here, in which its snapshots are", EnvVars: envNames("data-dir")[:1]}
+}
+
+func printContents(w io.Writer, file string, c *backup.Contents) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	hash := "none: only its pages and rows were checked"
+	if c.Hashed {
+		hash = "right"
+	}
+	compacted := "never"
+	if c.Compacted >= 0 {
+		compacted = fmt.Sprint("up to ", c.Compacted)
+	}
+	kept := bytesText(c.Kept)
+	if c.Compressed != "" {
+		kept += ", " + c.Compressed
+	}
+	for _, row := range [][2]string{
+		{"snapshot", file}, {"hash", hash}, {"sha256", c.SHA256}, {"file", kept}, {"database", bytesText(c.Bytes)},
+		{"revision", fmt.Sprint(c.Revision)}, {"keys", fmt.Sprint(c.Keys)}, {"versions", fmt.Sprint(c.Versions)}, {"compacted", compacted},
+		{"raft index", fmt.Sprint(c.Index)}, {"cluster", c.Cluster}, {"members", strings.Join(c.Members, ", ")},
+	} {
+		_, _ = fmt.Fprintf(tw, "%s\t%s\n", row[0], row[1])
+	}
+	return tw.Flush()
+}
+
+// latest names the newest snapshot there is.
+const latest = "latest"
+
+// withSnapshot finds the snapshot that the one argument names, fetches it if it is in
+// a bucket, reads it whole and hands it to do.
+func withSnapshot(c *cli.Context, do func(file string, contents *backup.Contents, d *backup.Database) error) error {
+	if c.NArg() != 1 {
+		return fmt.Errorf("%s takes one snapshot, a file or a name, got %d arguments; flags come before it", c.Command.HelpName, c.NArg())
+	}
+	file, fetched, err := findSnapshot(c)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if fetched {
+			_ = os.RemoveAll(filepath.Dir(file))
+		}
+	}()
+	meter := newMeter("reading")
+	contents, d, err := backup.Open(c.Context, file, tempDir(c), meter.tell)
+	meter.end()
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(file, contents, d), d.Close())
+}
+
+// findSnapshot returns a file, which is in a folder of its own if it was fetched.
+func findSnapshot(c *cli.Context) (file string, fetched bool, err error) {
+	name := c.Args().First()
+	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
+		return name, false, nil
+	}
+	from, err := place(c)
+	if err != nil {
+		return "", false, err
+	}
+	if from == nil || strings.ContainsRune(name, os.PathSeparator) {
+		return "", false, fmt.Errorf("there is no file %s; a snapshot in a folder or a bucket is named with --dir, --data-dir or --s3-bucket", name)
+	}
+	if name == latest {
+		all, err := from.List(c.Context)
+		if err != nil {
+			return "", false, err
+		}
+		if len(all) == 0 {
+			return "", false, fmt.Errorf("%w in %s", backup.ErrNoSnapshot, from)
+		}
+		name = all[len(all)-1].Name
+	}
+	if d, ok := from.(backup.Dir); ok {
+		if _, err := os.Stat(d.File(name)); err != nil {
+			return "", false, fmt.Errorf("%w as %s in %s; see limpet snapshot list", backup.ErrNoSnapshot, name, from)
+		}
+		return d.File(name), false, nil
+	}
+	return fetchSnapshot(c, from, name)
+}
+
+func fetchSnapshot(c *cli.Context, from backup.Place, name string) (string, bool, error) {
+	dir, err := os.MkdirTemp(tempDir(c), "limpet-snapshot-")
+	if err != nil {
+		return "", false, err
+	}
+	file := filepath.Join(dir, name)
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		meter := newMeter("downloading")
+		done := int64(0)
+		err = from.Fetch(c.Context, name, writerFunc(func(p []byte) (int, error) {
+			n, err := f.Write(p)
+			done += int64(n)
+			meter.tell(done, 0)
+			return n, err
+		}))
+		meter.end()
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return "", false, errors.Join(err, os.RemoveAll(dir))
+	}
+	return file, true, nil
+}

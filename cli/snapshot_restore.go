@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"limpet/backup"
+	"limpet/server"
+)
+
+func restoreCommand(version string) *cli.Command {
+	def := server.DefaultConfig()
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "data-dir", Usage: "folder of the member to be: empty, or not there yet", EnvVars: envNames("data-dir"), Required: true},
+		dirFlag(), tempFlag(),
+		&cli.StringFlag{Name: "name", Usage: "name of the member", Value: def.Name, EnvVars: envNames("name")},
+		&cli.StringFlag{Name: "wal-dir", Usage: "folder for the raft log, as the member will be started with", EnvVars: envNames("wal-dir")},
+		&cli.StringFlag{Name: "initial-cluster", Usage: "all members that are restored of this snapshot, as name=url (default: this one alone)", EnvVars: envNames("initial-cluster")},
+		&cli.StringFlag{Name: "initial-cluster-token", Usage: "name of the cluster, the same for all members", Value: def.InitialClusterToken, EnvVars: envNames("initial-cluster-token")},
+		&cli.StringFlag{Name: "initial-advertise-peer-urls", Usage: "this member's peer URLs (default: those in --initial-cluster)", EnvVars: envNames("initial-advertise-peer-urls")},
+		&cli.StringFlag{Name: "token", Usage: "the cluster's secret; better given as LIMPET_TOKEN or a file (default: a new one, for a member alone)", EnvVars: envNames("token")},
+		&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
+		&cli.Int64Flag{Name: "bump-revision", Usage: "by how much revisions go up, so that none comes a second time that clients have seen after the snapshot", Value: server.RestoreBump},
+		&cli.BoolFlag{Name: "mark-compacted", Usage: "have clients that watch from older revisions list anew; off keeps the history", Value: true},
+	}
+	return &cli.Command{
+		Name: "restore", Usage: "make the data directory of a new cluster out of a snapshot", ArgsUsage: "FILE|NAME|latest",
+		Description: "The member must not run. With the keys come users, roles, leases and the v2 API's\n" +
+			"keys; members, tokens and alarms do not. The cluster is a new one: members of the\n" +
+			"old one must not run again with their data.\n\n" +
+			"Restored alone, the member begins the cluster, and others join it with empty\n" +
+			"data directories. Or restore the same snapshot on each member, with the same\n" +
+			"--initial-cluster, as with etcd.\n\n" +
+			"    limpet snapshot restore --data-dir /var/lib/limpet backup.db\n" +
+			"    limpet snapshot restore --data-dir /var/lib/limpet --dir /mnt/usb latest",
+		OnUsageError: usageError,
+		Flags:        append(append(flags, s3Flags()...), outputFlag()),
+		Action: func(c *cli.Context) error {
+			log, err := openLog("warn", "text", "stderr")
+			if err != nil {
+				return err
+			}
+			defer log.close()
+			cfg := restoreConfig(c, version)
+			return withSnapshot(c, func(_ string, _ *backup.Contents, d *backup.Database) error {
+				out, err := server.Restore(cfg, server.Restoring{
+					Database: d.Path, Tail: d.Tail, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
+				}, log.Logger)
+				if err != nil {
+					return err
+				}
+				if c.String("output") == "json" {
+					return printJSON(c.App.Writer, out)
+				}
+				return printRestored(c.App.Writer, cfg, out)
+			})
+		},
+	}
+}
+
+func restoreConfig(c *cli.Context, version string) server.Config {
+	cfg := server.DefaultConfig()
+	cfg.Version, cfg.DataDir, cfg.WALDir, cfg.Name = version, c.String("data-dir"), c.String("wal-dir"), c.String("name")
+	cfg.Token, cfg.TokenFile = c.String("token"), c.String("token-file")
+	cfg.InitialCluster, cfg.InitialClusterToken = c.String("initial-cluster"), c.String("initial-cluster-token")
+	cfg.AdvertisePeerURLs = splitList(c.String("initial-advertise-peer-urls"))
+	cfg.ShowToken = func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
+	return cfg
+}
+
+// printRestored says what to do next.
+func printRestored(w io.Writer, cfg server.Config, r server.Restored) error {
+	_, _ = fmt.Fprintf(w, "%s is member %s of the new cluster %s now, at revision %d\n", cfg.DataDir, r.MemberID, r.ClusterID, r.Revision)
+	if len(r.Members) > 1 {
+		_, err := fmt.Fprintf(w, "Restore the same snapshot with the same --initial-cluster and --initial-cluster-token on %s,\n"+
+			"then start all of them as before. Each must say cluster %s.\n", strings.Join(others(r.Members, cfg.Name), " and "), r.ClusterID)
+		return err
+	}
+	_, _ = fmt.Fprintf(w, "Start it as before. ")
+	if r.Secured {
+		_, err := fmt.Fprintf(w, "Members that are to join need an empty data directory and its token:\nlimpet token show --data-dir %s\n", cfg.DataDir)
+		return err
+	}
+	_, err := fmt.Fprintln(w, "Members that are to join need an empty data directory, and limpet member add.")
+	return err
+}
+
+func others(names []string, but string) []string {
+	var out []string
+	for _, n := range names {
+		if n != but {
+			out = append(out, n)
+		}
+	}
+	return out
+}

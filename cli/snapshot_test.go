@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"limpet/backup"
+	"limpet/server"
+	"limpet/server/servertest"
+)
+
+// runMember starts a member, and returns the address of its client port.
+func runMember(t *testing.T, dir string) (at string, stop func()) {
+	t.Helper()
+	cfg := server.DefaultConfig()
+	at = servertest.FreeAddr(t)
+	cfg.Name, cfg.DataDir = "board", dir
+	cfg.ListenClientURLs, cfg.ListenPeerURLs = []string{"http://" + at}, []string{"http://" + servertest.FreeAddr(t)}
+	cfg.AdvertiseClientURLs, cfg.AdvertisePeerURLs = cfg.ListenClientURLs, cfg.ListenPeerURLs
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	return at, stop
+}
+
+// ctl asks the member at an address.
+func ctl(t *testing.T, at string) *clientv3.Client {
+	t.Helper()
+	c, err := (&access{timeout: 10 * time.Second}).client(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// succeed runs a command line that is to end well.
+func succeed(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := limpet(args...)
+	if err != nil {
+		t.Fatalf("limpet %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// TestSnapshotsByHand: save, list, look, prune, delete and restore.
+func TestSnapshotsByHand(t *testing.T) {
+	cleanEnv(t)
+	dir, dirs := t.TempDir(), t.TempDir()
+	at, stop := runMember(t, filepath.Join(dir, "data"))
+	if _, err := ctl(t, at).Put(t.Context(), "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "backup.db")
+	for range 2 { // the second one takes the place of the first
+		if out := succeed(t, "snapshot", "save", "--endpoints", at, file); out != "saved "+file+": revision 2, 20.0 KiB\n" {
+			t.Errorf("save: %q", out)
+		}
+	}
+	for _, endpoints := range []string{at, "127.0.0.1:1," + at, at} { // one that does not answer is passed over
+		succeed(t, "snapshot", "save", "--endpoints", endpoints, "--timeout", "1s", "--dir", dirs, "--compress")
+	}
+	var all []backup.Snapshot
+	if err := json.Unmarshal([]byte(succeed(t, "snapshot", "ls", "--dir", dirs, "--output", "json")), &all); err != nil || len(all) != 3 || all[0].Series != "on-demand-board" {
+		t.Fatalf("list: %+v, %v", all, err)
+	}
+	if out := succeed(t, "snapshot", "list", "--dir", dirs); strings.Count(out, "\n") != 4 || !strings.Contains(out, all[2].Name) {
+		t.Errorf("list: %q", out)
+	}
+	if out := succeed(t, "snapshot", "prune", "--dir", dirs, "--snapshot-retention", "2"); out != "removed "+all[0].Location+"\n" {
+		t.Errorf("prune: %q", out)
+	}
+	if out := succeed(t, "snapshot", "prune", "--dir", dirs); out != "nothing to remove from "+dirs+"\n" {
+		t.Errorf("prune again: %q", out)
+	}
+	succeed(t, "snapshot", "delete", "--dir", dirs, all[1].Name)
+	if out := succeed(t, "snapshot", "status", "--dir", dirs, latest); !regexp.MustCompile(`(?s)^snapshot +\S+\.zst\nhash +right\n.*\nrevision +2\nkeys +1\n.*\nmembers +board\n$`).MatchString(out) {
+		t.Errorf("status: %q", out)
+	}
+	var contents backup.Contents
+	if err := json.Unmarshal([]byte(succeed(t, "snapshot", "status", "--output", "json", file)), &contents); err != nil || contents.Revision != 2 || contents.Keys != 1 || !contents.Hashed {
+		t.Errorf("status: %+v, %v", contents, err)
+	}
+	stop()
+	for i, from := range [][]string{{file}, {"--dir", dirs, latest}, {filepath.Join(dir, "data", "limpet.db")}} {
+		again := filepath.Join(dir, "again", string(rune('a'+i)))
+		args := []string{"snapshot", "restore", "--data-dir", again, "--initial-advertise-peer-urls", "http://127.0.0.1:1", "--bump-revision", "100"}
+		out := succeed(t, slices.Concat(args, from)...)
+		if !strings.Contains(out, " at revision 102\n") || !strings.Contains(out, "limpet member add") {
+			t.Errorf("restore of %v: %q", from, out)
+		}
+		if _, err := limpet(slices.Concat(args, from)...); err == nil || !strings.Contains(err.Error(), "there is a member in "+again) {
+			t.Errorf("restore of %v again: %v", from, err)
+		}
+		at, stop := runMember(t, again)
+		if got, err := ctl(t, at).Get(t.Context(), "k"); err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "v" || got.Header.Revision != 102 {
+			t.Errorf("restored of %v: %v, %v", from, got, err)
+		}
+		stop()
+	}
+}
+
+// TestSnapshotMistakes: each is told in a sentence.
+func TestSnapshotMistakes(t *testing.T) {
+	cleanEnv(t)
+	none := filepath.Join(t.TempDir(), "none")
+	text := writeFile(t, "x", "text")
+	for line, says := range map[string]string{
+		"save":                             "wants a FILE, or --dir, --data-dir or --s3-bucket",
+		"save a b":                         "takes one FILE, got 2",
+		"save --dir d f":                   "three places",
+		"save --dir d --s3-bucket b":       "both given",
+		"save --s3-folder x":               "--s3-bucket is missing",
+		"save --dir d --snapshot-name a/b": "--snapshot-name",
+		"save --endpoints 127.0.0.1:1 --timeout 1s f": "connection refused",
+		"list":                                    "wants to know where",
+		"list --dir d x":                          "takes no argument",
+		"delete --dir " + none:                    "wants the names",
+		"delete --dir " + none + " a-1":           "there is no such snapshot as a-1",
+		"prune":                                   "wants to know where",
+		"prune --dir d --snapshot-retention x":    "invalid value",
+		"status":                                  "takes one snapshot",
+		"status " + none:                          "there is no file " + none,
+		"status --dir " + none + " latest":        "there is no such snapshot in " + none,
+		"status --dir " + none + " a-1":           "there is no such snapshot as a-1",
+		"status " + text:                          "the snapshot is damaged",
+		"restore " + text:                         `"data-dir"`,
+		"restore --data-dir " + none + " " + text: "the snapshot is damaged",
+		"restore --data-dir " + none + " --dir " + none + " latest": "there is no such snapshot",
+	} {
+		if _, err := limpet(append([]string{"snapshot"}, strings.Fields(line)...)...); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("limpet snapshot %s: %v, want %q", line, err, says)
+		}
+	}
+	if _, err := os.Stat(none); err == nil {
+		t.Error("a mistake has made the folder")
+	}
+}
+
+// TestMeter: a line that is written over, not too often.
+func TestMeter(t *testing.T) {
+	var b strings.Builder
+	now := time.Unix(100, 0)
+	m := &meter{w: &b, what: "saving", began: now, now: func() time.Time { return now }}
+	for _, done := range []int64{1 << 20, 2 << 20, 3 << 20} {
+		now = now.Add(150 * time.Millisecond)
+		m.tell(done, 4<<20)
+	}
+	m.end()
+	want := "\rsaving: 1.0 MiB of 4.0 MiB, 6.7 MiB/s \x1b[K\rsaving: 3.0 MiB of 4.0 MiB, 6.7 MiB/s \x1b[K\r\x1b[K"
+	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+	quiet := newMeter("saving")
+	quiet.tell(1, 2) // a test has no terminal
+	quiet.end()
+}
+
+// TestSecretOfBucket: neither a process list nor a file for all has it.
+func TestSecretOfBucket(t *testing.T) {
+	cleanEnv(t)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	for _, flag := range []string{"--s3-secret-key", "--s3-session-token"} {
+		line := "limpet snapshot list " + flag + " hush"
+		var args []string
+		for _, w := range strings.Fields(line) {
+			args = append(args, strings.Clone(w))
+		}
+		if got := hideSecrets(args, false); got[4] != "hush" || args[4] != "xxxx" {
+			t.Errorf("%s goes on as %q, and shows %q", line, got[4], args[4])
+		}
+		out, err := limpet("config", "set", "--file", file, "--s3-bucket", "b", flag, "hush")
+		if err == nil || !strings.Contains(err.Error(), "--s3-secret-key-file") || strings.Contains(out+err.Error(), "hush") {
+			t.Errorf("config set %s: %q, %v", flag, out, err)
+		}
+	}
+	written := writeFile(t, "config.yaml", "s3-bucket: b\ns3-access-key: a\ns3-secret-key: hush\n")
+	if err := os.Chmod(written, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg, notes, err := asked(t, "--config-file", written)
+	if err != nil || cfg.Snapshots.S3.SecretKey != "hush" || len(notes) != 1 || !strings.Contains(notes[0], "chmod 600") || strings.Contains(notes[0], "hush") {
+		t.Errorf("a file that all can read: %v, %v", notes, err)
+	}
+	t.Setenv("LIMPET_S3_BUCKET", "boards")
+	t.Setenv("LIMPET_S3_SECRET_KEY", "hush")
+	if _, err := limpet("snapshot", "list"); err == nil || !strings.Contains(err.Error(), "belong together") || strings.Contains(err.Error(), "hush") {
+		t.Errorf("by variables, without a key: %v", err)
+	}
+}
