@@ -185,13 +185,15 @@ func (b *Bucket) failed(err error) error {
 		return nil
 	}
 	at := fmt.Sprintf("%s at %s", b, b.opts.Endpoint)
-	switch r := minio.ToErrorResponse(err); r.Code {
+	r := minio.ToErrorResponse(err)
+	switch r.Code {
 	case "NoSuchBucket":
 		return fmt.Errorf("%s: there is no such bucket: make it first, or give another --s3-bucket", at)
-	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch":
-		return fmt.Errorf("%s: the store refuses the keys (%s): see --s3-access-key and --s3-secret-key, and what they may do in the bucket", at, r.Code)
 	case "AuthorizationHeaderMalformed", "PermanentRedirect":
 		return fmt.Errorf("%s: the bucket is in another region: give it with --s3-region (%s)", at, r.Message)
+	}
+	if r.StatusCode == http.StatusForbidden { // stores have words of their own
+		return fmt.Errorf("%s: the store refuses the keys (%s): see --s3-access-key and --s3-secret-key, and what they may do in the bucket", at, r.Message)
 	}
 	if unknown := new(x509.UnknownAuthorityError); errors.As(err, unknown) {
 		return fmt.Errorf("%s: nobody here vouches for its certificate: give its authority with --s3-endpoint-ca (%w)", at, err)

@@ -59,18 +59,18 @@ func tempDir(c *cli.Context) string {
 func place(c *cli.Context) (backup.Place, error) {
 	o, err := s3Of(c)
 	switch {
-	case err != nil:
-		return nil, err
 	case o.Given() && c.IsSet("dir"):
 		return nil, errors.New("--dir and --s3-bucket are both given; give one")
-	case o.Given():
+	case o.Given() && err == nil:
 		return backup.OpenBucket(o)
-	case c.String("dir") != "":
+	case o.Given():
+		return nil, err
+	case c.String("dir") != "": // keys of a bucket may be in the environment all the same
 		return backup.Dir{Path: c.String("dir")}, nil
 	case c.String("data-dir") != "":
 		return backup.Dir{Path: filepath.Join(c.String("data-dir"), server.SnapshotsName)}, nil
 	}
-	return nil, nil
+	return nil, err
 }
 
 func saveCommand() *cli.Command {
@@ -98,17 +98,18 @@ func saveCommand() *cli.Command {
 			if err := backup.CheckName(c.String("snapshot-name")); err != nil {
 				return fmt.Errorf("--snapshot-name: %w", err)
 			}
-			to, err := place(c)
-			if err != nil {
-				return err
-			}
 			if c.Args().Present() {
 				if c.IsSet("dir") || c.IsSet("s3-bucket") {
 					return errors.New("FILE, --dir and --s3-bucket are three places; give one")
 				}
-				to = nil
-			} else if to == nil {
-				return errors.New("limpet snapshot save wants a FILE, or --dir, --data-dir or --s3-bucket")
+				return save(c, a, nil)
+			}
+			to, err := place(c)
+			if err == nil && to == nil {
+				err = errors.New("limpet snapshot save wants a FILE, or --dir, --data-dir or --s3-bucket")
+			}
+			if err != nil {
+				return err
 			}
 			return save(c, a, to)
 		},
