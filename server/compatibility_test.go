@@ -203,7 +203,7 @@ func TestCompatibilityOfMetrics(t *testing.T) {
 var flagLine = regexp.MustCompile(`(?m)^  (--[a-z0-9.-]+)`)
 
 // ownFlag is a row of the table of flags that etcd does not have.
-var ownFlag = regexp.MustCompile("(?m)^\\| `(--[a-z-]+)` \\| [^|]+ \\|$")
+var ownFlag = regexp.MustCompile("(?m)^\\| `(--[a-z0-9-]+)` \\| [^|]+ \\|$")
 
 // flagsIn are those that match, in order.
 func flagsIn(text string, line *regexp.Regexp) []string {

@@ -16,12 +16,14 @@ import (
 // Kind names a program under test.
 type Kind string
 
-// The two programs that tests judge, and etcd's own client for the command line. The 3.5 ones are the
+// The two programs that tests judge, etcd's own client for the command line, and what restores its
+// snapshots. The 3.5 ones are the
 // last that speak the v2 API.
 const (
 	Etcd      Kind = "etcd"
 	Limpet    Kind = "limpet"
 	Etcdctl   Kind = "etcdctl"
+	Etcdutl   Kind = "etcdutl"
 	Etcd35    Kind = "etcd-3.5"
 	Etcdctl35 Kind = "etcdctl-3.5"
 )
@@ -83,6 +85,8 @@ func build(kind Kind) (string, error) {
 	switch kind {
 	case Etcd:
 		what, dir = "go.etcd.io/etcd/server/v3", module
+	case Etcdutl:
+		what, dir = "go.etcd.io/etcd/etcdutl/v3", module
 	case Etcdctl: // the release that limpet has built in
 		what = "go.etcd.io/etcd/etcdctl/v3"
 	case Etcd35:
