@@ -80,6 +80,9 @@ func readService(s *systemd.Service) error {
 	if o.cfg.WALDir != "" {
 		writes = append(writes, o.cfg.WALDir)
 	}
+	if o.cfg.Snapshots.Dir != "" {
+		writes = append(writes, o.cfg.Snapshots.Dir)
+	}
 	for _, text := range slices.Concat(o.cfg.ListenClientURLs, o.cfg.ListenClientHTTPURLs, o.cfg.ListenMetricsURLs) {
 		if u, err := url.Parse(text); err == nil && strings.HasPrefix(u.Scheme, "unix") {
 			writes = append(writes, filepath.Dir(u.Host+u.Path))
@@ -96,6 +99,7 @@ func readService(s *systemd.Service) error {
 		}
 	}
 	f, p := o.cfg.ClientTLS.Files, o.cfg.PeerTLS.Files
-	s.Reads = []string{o.cfg.TokenFile, f.Cert, f.Key, f.TrustedCA, f.CRL, p.Cert, p.Key, p.CallerCert, p.CallerKey, p.TrustedCA, p.CRL}
+	s.Reads = []string{o.cfg.TokenFile, f.Cert, f.Key, f.TrustedCA, f.CRL, p.Cert, p.Key, p.CallerCert, p.CallerKey, p.TrustedCA, p.CRL,
+		o.cfg.Snapshots.S3.SecretKeyFile, o.cfg.Snapshots.S3.CAFile}
 	return nil
 }
