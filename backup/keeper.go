@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"limpet/safefile"
@@ -50,12 +49,7 @@ type Outcome struct {
 
 // Keeper takes the snapshots of a member by a schedule. Every member keeps its own in
 // its folder; who leads uploads.
-type Keeper struct {
-	cfg KeeperConfig
-
-	mu   sync.Mutex // guards last
-	last Outcome
-}
+type Keeper struct{ cfg KeeperConfig }
 
 // NewKeeper makes a keeper of a config that was checked.
 func NewKeeper(cfg KeeperConfig) *Keeper {
@@ -78,17 +72,6 @@ const (
 	// tryAgain is how long after a failure it is tried again.
 	tryAgain = 30 * time.Minute
 )
-
-// Last is what the newest run came to; nil: there was none.
-func (k *Keeper) Last() *Outcome {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.last.Snapshot.Name == "" && k.last.Err == nil {
-		return nil
-	}
-	out := k.last
-	return &out
-}
 
 // Run takes snapshots until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
@@ -148,9 +131,6 @@ func (k *Keeper) Once(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // the member stops
 	}
-	k.mu.Lock()
-	k.last = o
-	k.mu.Unlock()
 	if k.cfg.Done != nil {
 		k.cfg.Done(o)
 	}

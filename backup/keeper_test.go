@@ -138,7 +138,7 @@ func TestKeeperTakesWhatChanged(t *testing.T) {
 	if err := k.once(); err != nil || k.taken != 5 {
 		t.Errorf("after a restart: %v, asked %d times", err, k.taken)
 	}
-	if o := k.Last(); o == nil || o.Taken || o.Snapshot.Name == "" {
+	if o := k.outcomes[len(k.outcomes)-1]; o.Taken || o.Snapshot.Name == "" {
 		t.Errorf("the last run: %+v", o)
 	}
 	// If the newest is gone, or not what it was, another is taken.

@@ -13,7 +13,7 @@ type Picture struct {
 	Applied  uint64 // raft index of its state
 	Owner    uint64 // the member whose file it was
 	Versions int64  // rows: keys in all their versions
-	Bytes    int64 // of the database alone
+	Bytes    int64  // of the database alone
 }
 
 // Inspect reads a file that nobody writes from its first page to its last: its
