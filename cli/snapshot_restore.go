@@ -3,7 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -22,7 +21,7 @@ func restoreCommand(version string) *cli.Command {
 		&cli.StringFlag{Name: "initial-cluster", Usage: "all members that are restored of this snapshot, as name=url (default: this one alone)", EnvVars: envNames("initial-cluster")},
 		&cli.StringFlag{Name: "initial-cluster-token", Usage: "name of the cluster, the same for all members", Value: def.InitialClusterToken, EnvVars: envNames("initial-cluster-token")},
 		&cli.StringFlag{Name: "initial-advertise-peer-urls", Usage: "this member's peer URLs (default: those in --initial-cluster)", EnvVars: envNames("initial-advertise-peer-urls")},
-		&cli.StringFlag{Name: "token", Usage: "the cluster's secret; better given as LIMPET_TOKEN or a file (default: a new one, for a member alone)", EnvVars: envNames("token")},
+		&cli.StringFlag{Name: "token", Usage: "the cluster's secret; better given as LIMPET_TOKEN or a file (default: the first start decides, as for a new cluster)", EnvVars: envNames("token")},
 		&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
 		&cli.Int64Flag{Name: "bump-revision", Usage: "by how much revisions go up, so that none comes a second time that clients have seen after the snapshot", Value: server.RestoreBump},
 		&cli.BoolFlag{Name: "mark-compacted", Usage: "have clients that watch from older revisions list anew; off keeps the history", Value: true},
@@ -68,7 +67,6 @@ func restoreConfig(c *cli.Context, version string) server.Config {
 	cfg.Token, cfg.TokenFile = c.String("token"), c.String("token-file")
 	cfg.InitialCluster, cfg.InitialClusterToken = c.String("initial-cluster"), c.String("initial-cluster-token")
 	cfg.AdvertisePeerURLs = splitList(c.String("initial-advertise-peer-urls"))
-	cfg.ShowToken = func(token string) { showToken(os.Stderr, cfg.DataDir, token) }
 	return cfg
 }
 
@@ -80,12 +78,14 @@ func printRestored(w io.Writer, cfg server.Config, r server.Restored) error {
 			"then start all of them as before. Each must say cluster %s.\n", strings.Join(others(r.Members, cfg.Name), " and "), r.ClusterID)
 		return err
 	}
-	_, _ = fmt.Fprintf(w, "Start it as before. ")
-	if r.Secured {
-		_, err := fmt.Fprintf(w, "Members that are to join need an empty data directory and its token:\nlimpet token show --data-dir %s\n", cfg.DataDir)
-		return err
+	text := "Start it as before. Members that are to join need an empty data directory, and its token:\n" +
+		"limpet token show --data-dir %s\n"
+	if !r.Secured {
+		text = "Start it as before: without --token or --token-file here, it makes a new token then, if its\n" +
+			"members are to have one. Members that are to join need an empty data directory, and that token\n" +
+			"(limpet token show --data-dir %s), or without one limpet member add.\n"
 	}
-	_, err := fmt.Fprintln(w, "Members that are to join need an empty data directory, and limpet member add.")
+	_, err := fmt.Fprintf(w, text, cfg.DataDir)
 	return err
 }
 

@@ -58,6 +58,9 @@ type identity struct {
 	Recovering string `json:"recovering,omitempty"`
 	// Restoring: limpet snapshot restore has begun here, and has not finished.
 	Restoring bool `json:"restoring,omitempty"`
+	// Fresh: it was restored, and its first start decides, as that of a new cluster
+	// does, whether there is a token.
+	Fresh bool `json:"fresh,omitempty"`
 	// Secured: it has had a token, and does not go on without one.
 	Secured bool   `json:"secured,omitempty"`
 	Created string `json:"created"`
@@ -258,6 +261,16 @@ func (d *dataDir) secure() error {
 		return nil
 	}
 	id.Secured = true
+	return d.become(id)
+}
+
+// started notes that this member has decided how its cluster's members speak.
+func (d *dataDir) started() error {
+	id := d.now()
+	if !id.Fresh {
+		return nil
+	}
+	id.Fresh = false
 	return d.become(id)
 }
 

@@ -48,9 +48,8 @@ type Restored struct {
 	ClusterID string   `json:"cluster_id"`
 	MemberID  string   `json:"member_id"`
 	Revision  int64    `json:"revision"`
-	Members   []string `json:"members"`          // names
-	Secured   bool     `json:"secured"`          // there is a token
-	Minted    bool     `json:"minted,omitempty"` // which this call made
+	Members   []string `json:"members"` // names
+	Secured   bool     `json:"secured"` // it has a token; else the first start decides
 }
 
 // Restore makes a data directory of a database, so that the next start is a member
@@ -59,7 +58,8 @@ type Restored struct {
 //
 // Of cfg it reads Name, DataDir, WALDir, Version, the tokens, the advertised URLs and
 // InitialCluster with its token. Without an initial cluster the member is alone, its
-// IDs are new ones, and URLs that nobody stated are those of its first start. Members
+// IDs are new ones, and URLs that nobody stated are those of its first start, which
+// also makes a token where that of a new cluster would. Members
 // restored separately of the same database, with the same initial cluster, its token,
 // Bump and MarkCompacted, are one cluster: their IDs follow from these.
 //
@@ -82,6 +82,9 @@ func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 	}
 	if err := cfg.readTokens(log); err != nil {
 		return Restored{}, err
+	}
+	if cfg.minted { // whether there is to be one only its own settings tell
+		cfg.held = nil
 	}
 	d, err := beginRestore(cfg.DataDir)
 	if err != nil {
@@ -220,16 +223,13 @@ func (b *rebuild) run() (Restored, error) {
 		}
 		id.Secured = true
 	}
-	id.ClusterID, id.Restoring = strconv.FormatUint(b.found.Cluster, 16), false
+	id.ClusterID, id.Restoring, id.Fresh = strconv.FormatUint(b.found.Cluster, 16), false, true
 	if err := b.finish(id); err != nil {
 		return Restored{}, err
 	}
-	out := Restored{ClusterID: id.ClusterID, MemberID: id.MemberID, Revision: rev, Secured: id.Secured, Minted: b.cfg.minted}
+	out := Restored{ClusterID: id.ClusterID, MemberID: id.MemberID, Revision: rev, Secured: id.Secured}
 	for _, m := range b.found.Members {
 		out.Members = append(out.Members, m.Name)
-	}
-	if b.cfg.minted && b.cfg.ShowToken != nil {
-		b.cfg.ShowToken(b.cfg.held.tokens[0].Reveal())
 	}
 	return out, nil
 }

@@ -303,28 +303,37 @@ func TestRestoreAgain(t *testing.T) {
 	}
 }
 
-// TestRestoreToken: a member that begins alone has a token as a new one would, or the
-// one that is given.
+// TestRestoreToken: the token that is given is stored; without one the first start
+// decides, as that of a new cluster does, and only the first.
 func TestRestoreToken(t *testing.T) {
 	before, _ := full(t)
 	file := before.snapshot()
-	def := DefaultConfig()
 	for what, given := range map[string]string{"none": "", "one": trust.GenerateToken()} {
-		cfg := def
+		cfg := DefaultConfig()
 		cfg.DataDir, cfg.Token = filepath.Join(t.TempDir(), "data"), given
-		shown := ""
-		cfg.ShowToken = func(token string) { shown = token }
 		out := restore(t, cfg, Restoring{Database: file})
-		token, err := StoredToken(cfg.DataDir)
-		if err != nil || !out.Secured || out.Minted != (given == "") {
-			t.Errorf("%s given: %+v, %v", what, out, err)
+		if token, err := StoredToken(cfg.DataDir); out.Secured != (given != "") || given != "" && (err != nil || token.Reveal() != given) {
+			t.Errorf("%s given: %+v, stored is another one, or %v", what, out, err)
 		}
-		if want := token.Reveal(); given == "" && shown != want || given != "" && given != want {
-			t.Errorf("%s given: another one is stored", what)
-		}
-		if id, err := readIdentity(cfg.DataDir); err != nil || !id.Secured || id.ClusterID != out.ClusterID {
+		if id, err := readIdentity(cfg.DataDir); err != nil || id.Secured != (given != "") || id.ClusterID != out.ClusterID {
 			t.Errorf("%s given: the identity is %+v, %v", what, id, err)
 		}
+		cfg.Token = ""
+		if err := cfg.readTokens(slog.New(slog.DiscardHandler)); err != nil || cfg.held == nil || cfg.minted != (given == "") {
+			t.Errorf("%s given: the first start has %+v, minted %v, %v", what, cfg.held, cfg.minted, err)
+		}
+	}
+	plain := newConfig(t) // whose URLs say http
+	restore(t, plain, Restoring{Database: file})
+	start(t, plain).stop()
+	id, err := readIdentity(plain.DataDir)
+	if err != nil || id.Secured || id.Fresh {
+		t.Errorf("after a start without a token: %+v, %v", id, err)
+	}
+	stated := DefaultConfig()
+	stated.DataDir = plain.DataDir
+	if stated.mintsToken() {
+		t.Error("a later start makes a token, which the others do not have")
 	}
 }
 
@@ -334,7 +343,8 @@ func TestRestoreOwner(t *testing.T) {
 		t.Skip("only root can give files away")
 	}
 	before, _ := full(t)
-	cfg := DefaultConfig() // so that there is a token, too
+	cfg := DefaultConfig()
+	cfg.Token = trust.GenerateToken()
 	cfg.DataDir, cfg.WALDir = filepath.Join(t.TempDir(), "data"), t.TempDir()
 	if err := errors.Join(os.Mkdir(cfg.DataDir, 0o700), os.Chown(cfg.DataDir, 12345, 54321)); err != nil {
 		t.Fatal(err)

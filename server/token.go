@@ -182,7 +182,7 @@ func (c *Config) mintsToken() bool {
 		return false
 	}
 	id, err := readIdentity(c.DataDir)
-	return errors.Is(err, os.ErrNotExist) || err == nil && id.ClusterID == "" && !id.Rejoin
+	return errors.Is(err, os.ErrNotExist) || err == nil && (id.ClusterID == "" || id.Fresh) && !id.Rejoin
 }
 
 // statedPeerURLs are those of this member that somebody has given.
@@ -290,12 +290,12 @@ func (f *tokenFile) with(given *trust.Token, log *slog.Logger) *tokenFile {
 // new token once.
 func (s *Server) openVault() error {
 	if s.cfg.held == nil {
-		return s.cfg.keepOwnCA()
+		return errors.Join(s.dir.started(), s.cfg.keepOwnCA())
 	}
 	if err := s.cfg.held.write(s.dir.path); err != nil {
 		return err
 	}
-	if err := s.dir.secure(); err != nil {
+	if err := errors.Join(s.dir.secure(), s.dir.started()); err != nil {
 		return err
 	}
 	if s.cfg.minted && s.cfg.ShowToken != nil {
