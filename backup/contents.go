@@ -96,6 +96,9 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 	if c.Hashed && kind == "" {
 		d.Tail = hashBytes
 	}
+	if isFull(err) {
+		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot: make some, or give another folder with --temp-dir (%w)", spool, err)
+	}
 	if err == nil || errors.Is(err, ErrDamaged) {
 		err = errors.Join(err, c.look(d))
 	}

@@ -147,7 +147,7 @@ func TestFullDisk(t *testing.T) {
 		b.put(fmt.Sprint(i), strings.Repeat(fmt.Sprint(i*7919), 1000))
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=17m"); err != nil {
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=40m"); err != nil {
 		t.Skipf("no disk could be made: %v", err)
 	}
 	defer func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }()
@@ -164,7 +164,7 @@ func TestFullDisk(t *testing.T) {
 				if err := tell(n); err != nil {
 					return err
 				}
-				return os.WriteFile(fill, make([]byte, 14<<20), 0o600) // somebody else was faster
+				return os.WriteFile(fill, make([]byte, 37<<20), 0o600) // somebody else was faster
 			}, w)
 		}
 		_, err := Take(t.Context(), Taking{Source: slow, Spool: dir, Compress: true})
@@ -173,6 +173,11 @@ func TestFullDisk(t *testing.T) {
 		}
 		wantFiles(t, dir, "fill")
 	}
+	small := write(t, zstdOf(t, b.snapshot()))
+	if _, _, err := Open(t.Context(), small, dir, nil); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "--temp-dir") {
+		t.Errorf("unpacking on a disk that is full: %v", err)
+	}
+	wantFiles(t, dir, "fill")
 	if _, err := Take(t.Context(), Taking{Source: b.source(), Spool: dir}); err == nil || !strings.Contains(err.Error(), "make room") {
 		t.Errorf("a disk that is full: %v", err)
 	}

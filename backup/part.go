@@ -74,8 +74,12 @@ func tidyParts(dir string) error {
 	return err
 }
 
-// spare is left free on a disk, for what else writes there.
-const spare = 16 << 20
+// spare is left free on a disk for what else writes there. It is more than what a
+// member keeps free for itself: below a fiftieth of the disk, 8 MiB or more and 64 at
+// most, it takes no more writes (server, space.go), and no snapshot is worth that.
+func spare(st *unix.Statfs_t) int64 {
+	return min(max(int64(st.Blocks)*int64(st.Bsize)/50, 8<<20), 64<<20) + 16<<20
+}
 
 // checkRoom says so if a disk has not room for so many bytes.
 func checkRoom(dir string, bytes int64) error {
@@ -83,8 +87,8 @@ func checkRoom(dir string, bytes int64) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("%s cannot be looked at: %w", dir, err)
 	}
-	if free := int64(st.Bavail) * int64(st.Bsize); free < bytes+spare {
-		return fmt.Errorf("the disk of %s has %s free, and a snapshot needs %s there: make room, or give another folder", dir, sizeText(free), sizeText(bytes+spare))
+	if free := int64(st.Bavail) * int64(st.Bsize); free < bytes+spare(&st) {
+		return fmt.Errorf("the disk of %s has %s free, and a snapshot needs %s there: make room, or give another folder", dir, sizeText(free), sizeText(bytes+spare(&st)))
 	}
 	return nil
 }
