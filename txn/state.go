@@ -93,6 +93,12 @@ type leaseRecord struct {
 	TTL int64 `json:"ttl"`
 }
 
+// LeaseRecord is how a store keeps that a lease exists.
+func LeaseRecord(l Lease) (kind, name string, data []byte) {
+	data, _ = json.Marshal(leaseRecord{TTL: l.TTL}) // a number cannot fail to marshal
+	return recordLease, strconv.FormatInt(l.ID, 10), data
+}
+
 // Load reads the state that belongs to the store.
 func Load(store *sqlstore.Store) (*State, error) {
 	st := &State{
@@ -320,9 +326,8 @@ func (st *State) leaseGrant(r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, er
 	if _, exists := st.leases[r.ID]; exists {
 		return nil, ErrLeaseExists
 	}
-	data, _ := json.Marshal(leaseRecord{TTL: r.TTL}) // a number cannot fail to marshal
 	st.leases[r.ID] = r.TTL
-	st.kv.SetRecord(recordLease, strconv.FormatInt(r.ID, 10), data)
+	st.kv.SetRecord(LeaseRecord(Lease{r.ID, r.TTL}))
 	st.effects.Leases = append(st.effects.Leases, LeaseChange{Lease: Lease{r.ID, r.TTL}})
 	return &pb.LeaseGrantResponse{Header: st.header(), ID: r.ID, TTL: r.TTL}, nil
 }
