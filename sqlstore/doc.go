@@ -6,7 +6,8 @@
 // Nouns: a Row is one version of one key; a Commit is all rows of one revision;
 // a View is the state at one revision; the Writer is the single hand that makes
 // commits; the tail holds the commits that are not in SQLite yet and some that
-// already are; the keeper is the one goroutine that writes SQLite.
+// already are; the keeper is the one goroutine that writes SQLite; a Builder
+// makes the file of a store that was never open, of another store's history.
 //
 // Invariants (DESIGN.md beside this file says how each is kept):
 //

@@ -47,6 +47,7 @@ const (
 	sqlScanKey      = `SELECT id, key, create_revision, version, lease, value FROM revisions WHERE id >= ? AND id < ? AND key = ? ORDER BY id`
 	sqlScanRange    = `SELECT id, key, create_revision, version, lease, value FROM revisions WHERE id >= ? AND id < ? AND key >= ? AND key < ? ORDER BY id`
 	sqlScanFrom     = `SELECT id, key, create_revision, version, lease, value FROM revisions WHERE id >= ? AND id < ? AND key >= ? ORDER BY id`
+	sqlAllRows      = `SELECT id, key, create_revision, version, lease, value FROM revisions ORDER BY id`
 	sqlScanIndex    = `SELECT id, key, create_revision, version, lease, time FROM revisions ORDER BY id`
 	sqlRecords      = `SELECT name, data FROM records WHERE kind = ? ORDER BY name`
 	rowCols         = 6
