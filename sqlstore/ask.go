@@ -85,7 +85,7 @@ func openForQuestions(q Question) (*conn, error) {
 			return nil, err
 		}
 		app, err := c.int64("PRAGMA application_id") // opens the WAL, too
-		if err == nil && app != applicationID {
+		if err == nil && app != ApplicationID {
 			err = fmt.Errorf("%s is a SQLite database of another program (application_id %#x)", q.Path, app)
 		}
 		if err != nil {

@@ -69,7 +69,7 @@ func (b *Builder) open() error {
 		return err
 	}
 	err = b.conn.exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d;",
-		schema, applicationID, schemaVersion))
+		schema, ApplicationID, schemaVersion))
 	if err != nil {
 		return err
 	}
@@ -103,10 +103,16 @@ func (b *Builder) Add(r *Row, unixMilli int64) error {
 }
 
 func (b *Builder) check(r *Row) error {
+	if r.ID <= b.last {
+		return fmt.Errorf("the row of revision %d.%d comes after the one of %d.%d", r.ID.Rev(), r.ID.Sub(), b.last.Rev(), b.last.Sub())
+	}
+	return r.Check()
+}
+
+// Check is an error if no store can have written the row.
+func (r *Row) Check() error {
 	rev := r.ID.Rev()
 	switch {
-	case r.ID <= b.last:
-		return fmt.Errorf("the row of revision %d.%d comes after the one of %d.%d", rev, r.ID.Sub(), b.last.Rev(), b.last.Sub())
 	case rev < Initial:
 		return fmt.Errorf("a row of revision %d; revisions begin at %d", rev, Initial)
 	case r.Key == "":

@@ -123,7 +123,7 @@ func inspectSchema(c *conn) error {
 	switch {
 	case err != nil:
 		return err
-	case app != applicationID:
+	case app != ApplicationID:
 		return fmt.Errorf("it is a database of another program (application_id %#x)", app)
 	case version != schemaVersion:
 		return fmt.Errorf("its schema is %d, this program knows %d", version, schemaVersion)

@@ -545,7 +545,7 @@ func TestCloseWaitsForReaders(t *testing.T) {
 func TestPragmas(t *testing.T) {
 	s := newStore(t, Config{})
 	for pragma, want := range map[string]int64{
-		"synchronous": 2, "wal_autocheckpoint": 0, "auto_vacuum": 2, "application_id": applicationID, "user_version": schemaVersion,
+		"synchronous": 2, "wal_autocheckpoint": 0, "auto_vacuum": 2, "application_id": ApplicationID, "user_version": schemaVersion,
 	} {
 		if got := count(t, s, "PRAGMA "+pragma); got != want {
 			t.Errorf("PRAGMA %s = %d, want %d", pragma, got, want)

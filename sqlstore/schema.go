@@ -6,9 +6,9 @@ import "fmt"
 // file is refused.
 const schemaVersion = 1
 
-// applicationID is PRAGMA application_id, "LMPT": file(1) and Open recognise a
+// ApplicationID is PRAGMA application_id, "LMPT": file(1) and Open recognise a
 // limpet database by it.
-const applicationID = 0x4c4d5054
+const ApplicationID = 0x4c4d5054
 
 // The columns stand in the order in which they are needed: a scan that wants
 // keys only never reaches the value, nor the overflow pages of a large one.
@@ -109,7 +109,7 @@ func initSchema(c *conn, path string) error {
 		return err
 	}
 	switch {
-	case tables > 0 && app != applicationID:
+	case tables > 0 && app != ApplicationID:
 		return fmt.Errorf("%s is a SQLite database of another program (application_id %#x)", path, app)
 	case version > schemaVersion:
 		return fmt.Errorf("%s was written by a newer limpet (schema %d, this program knows %d): upgrade this program", path, version, schemaVersion)
@@ -121,5 +121,5 @@ func initSchema(c *conn, path string) error {
 		return nil
 	}
 	return c.exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT;",
-		schema, applicationID, schemaVersion))
+		schema, ApplicationID, schemaVersion))
 }
