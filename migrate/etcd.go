@@ -190,6 +190,9 @@ func (e *etcdFile) locate() (err error) {
 	case err != nil:
 		return err
 	case e.keys == nil || len(meta) == 0:
+		if err := e.checkLag(0); err != nil {
+			return err // it was killed before it wrote anything
+		}
 		return fmt.Errorf("%w: %s is a bbolt file without etcd's buckets", ErrForeign, e.path)
 	}
 	for _, name := range []string{etcdScheduled, etcdFinished} {
@@ -204,9 +207,6 @@ func (e *etcdFile) locate() (err error) {
 			e.floor = max(e.floor, rev)
 		}
 	}
-	if e.kind != "etcd database" {
-		return nil
-	}
 	index := uint64(0)
 	if b := meta[etcdConsistent]; len(b) == 8 {
 		index = binary.BigEndian.Uint64(b)
@@ -217,14 +217,17 @@ func (e *etcdFile) locate() (err error) {
 // checkLag refuses the file of a stopped member whose log has more than index, as
 // one that was killed leaves it. Without the log nobody can tell.
 func (e *etcdFile) checkLag(index uint64) error {
-	commit, dir, err := etcdCommit(e.path)
+	if e.kind != "etcd database" {
+		return nil
+	}
+	last, dir, err := etcdLast(e.path)
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the log beside %s, which may have more than the file: %w; save a snapshot with etcdctl snapshot save instead", e.path, err)
 	case dir == "":
 		e.notes = append(e.notes, "this file may lack what the log of its member has, and there is no log beside it to tell: a snapshot (etcdctl snapshot save) lacks nothing")
-	case commit > index:
-		return fmt.Errorf("%w: the log in %s has %d entries that %s lacks, since etcd did not stop by itself: start that etcd, and save a snapshot with etcdctl snapshot save, or stop it in order", ErrInUse, dir, commit-index, e.path)
+	case last > index:
+		return fmt.Errorf("%w: the log in %s has %d entries that %s lacks, since etcd did not stop by itself: start that etcd, and save a snapshot with etcdctl snapshot save, or stop it in order", ErrInUse, dir, last-index, e.path)
 	}
 	return nil
 }

@@ -162,12 +162,13 @@ func TestEtcdHistory(t *testing.T) {
 func TestEtcdStopped(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		commits []uint64
+		entries []uint64
 		refused bool
 	}{
 		{"no log", nil, false},
 		{"log as far", []uint64{12, 40}, false},
 		{"log before", []uint64{12}, false},
+		{"entries that were replaced", []uint64{41, 42, 40}, false},
 		{"log beyond", []uint64{12, 41}, true},
 	} {
 		dir := t.TempDir()
@@ -179,8 +180,8 @@ func TestEtcdStopped(t *testing.T) {
 		f := newEtcdFixture()
 		f.put(2, 0, "a", "1", 2, 1, 0)
 		path := f.write(t, filepath.Join(dir, "snap", "db"), false)
-		if c.commits != nil {
-			writeEtcdLog(t, filepath.Join(dir, "wal", "0000000000000000-0000000000000000.wal"), c.commits)
+		if c.entries != nil {
+			writeEtcdLog(t, filepath.Join(dir, "wal", "0000000000000000-0000000000000000.wal"), c.entries)
 		}
 		src, err := OpenEtcd(path)
 		if c.refused {
@@ -188,16 +189,23 @@ func TestEtcdStopped(t *testing.T) {
 			continue
 		}
 		sum, _, _ := imported(t, src, err)
-		if sum.Keys != 1 || (len(sum.Notes) > 0) != (c.commits == nil) {
+		if sum.Keys != 1 || (len(sum.Notes) > 0) != (c.entries == nil) {
 			t.Errorf("%s: summary %+v", c.name, sum)
 		}
 	}
 }
 
-// writeEtcdLog writes entries and states as etcd's log has them, preallocated.
-func writeEtcdLog(t *testing.T, file string, commits []uint64) {
+// writeEtcdLog writes entries as etcd's log has them, preallocated. What was agreed
+// on lags behind.
+func writeEtcdLog(t *testing.T, file string, entries []uint64) {
 	t.Helper()
 	var log []byte
+	message := func(fields ...uint64) (b []byte) {
+		for i, v := range fields {
+			b = protowire.AppendVarint(protowire.AppendTag(b, protowire.Number(i+1), protowire.VarintType), v)
+		}
+		return b
+	}
 	record := func(kind uint64, data []byte) {
 		r := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), kind)
 		r = protowire.AppendVarint(protowire.AppendTag(r, 2, protowire.VarintType), 12345)
@@ -211,10 +219,10 @@ func writeEtcdLog(t *testing.T, file string, commits []uint64) {
 		log = append(log, make([]byte, pad)...)
 	}
 	record(4, nil)
-	for _, c := range commits {
-		record(2, bytes.Repeat([]byte{8, 1}, int(c)))
-		state := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 2)
-		record(3, protowire.AppendVarint(protowire.AppendTag(state, 3, protowire.VarintType), c))
+	for _, index := range entries {
+		data := protowire.AppendBytes(protowire.AppendTag(message(0, 2, index), 4, protowire.BytesType), bytes.Repeat([]byte("d"), int(index)))
+		record(2, data)
+		record(3, message(2, 7, 11))
 	}
 	if err := os.WriteFile(file, append(log, make([]byte, 4096)...), 0o600); err != nil {
 		t.Fatal(err)

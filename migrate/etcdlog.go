@@ -13,16 +13,18 @@ import (
 )
 
 const (
-	// etcdStateRecord is the type of the log records that hold raft's state
-	// (etcd server/storage/wal, stateType).
+	// Types of the log's records (etcd server/storage/wal, entryType and
+	// stateType).
+	etcdEntryRecord = 2
 	etcdStateRecord = 3
 	// maxLogRecord bounds what a damaged length can make us read.
 	maxLogRecord = 512 << 20
 )
 
-// etcdCommit is the index up to which the log beside a member's database,
-// member/snap/db, says that entries are agreed on. dir is empty if there is none.
-func etcdCommit(db string) (commit uint64, dir string, err error) {
+// etcdLast is the index of the last entry in the log beside a member's database,
+// member/snap/db. dir is empty if there is no log. Whether that entry was agreed
+// on nobody can tell: the log learns it with the next one.
+func etcdLast(db string) (last uint64, dir string, err error) {
 	abs, err := filepath.Abs(db)
 	if err != nil {
 		return 0, "", err
@@ -32,37 +34,39 @@ func etcdCommit(db string) (commit uint64, dir string, err error) {
 	if len(files) == 0 {
 		return 0, "", nil
 	}
-	slices.Sort(files) // named by sequence, then index
-	// Each file begins with the state at its beginning, if there was one.
-	for _, file := range slices.Backward(files) {
-		found, last, err := lastCommit(file)
-		if err != nil {
-			return 0, dir, fmt.Errorf("%s: %w", file, err)
-		}
-		if found {
-			return last, dir, nil
-		}
+	slices.Sort(files) // by sequence
+	newest := files[len(files)-1]
+	last, err = lastEntry(newest)
+	// A file without entries yet says in its name which one would be the first.
+	var sequence, first uint64
+	if _, scanErr := fmt.Sscanf(filepath.Base(newest), "%016x-%016x.wal", &sequence, &first); scanErr == nil && first > 0 {
+		last = max(last, first-1)
 	}
-	return 0, dir, nil
+	if err != nil {
+		err = fmt.Errorf("%s: %w", newest, err)
+	}
+	return last, dir, err
 }
 
-// lastCommit reads one file of the log, which is a row of
+// lastEntry reads one file of the log, which is a row of
 //
 //	8 bytes  length, little-endian: bits 55..0 bytes of the record; if bit 63 is
 //	         set, bits 58..56 bytes of padding behind it
 //	n        walpb.Record: 1 type, 2 CRC, 3 data
 //
-// and ends with zeroes, or with what a crash has torn.
-func lastCommit(file string) (found bool, commit uint64, err error) {
+// and ends with zeroes, or with what a crash has torn. An entry takes the place of
+// those of its index and higher before it.
+func lastEntry(file string) (last uint64, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return false, 0, err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	commit := uint64(0)
 	for at := int64(0); ; {
 		var head [8]byte
 		if _, err := f.ReadAt(head[:], at); err != nil {
-			return found, commit, ignoreEOF(err)
+			return max(last, commit), ignoreEOF(err)
 		}
 		n := int64(binary.LittleEndian.Uint64(head[:]))
 		size, pad := n&(1<<56-1), int64(0)
@@ -70,20 +74,23 @@ func lastCommit(file string) (found bool, commit uint64, err error) {
 			pad = n >> 56 & 7
 		}
 		if size == 0 || size > maxLogRecord {
-			return found, commit, nil
+			return max(last, commit), nil
 		}
 		record := make([]byte, size)
 		if _, err := f.ReadAt(record, at+8); err != nil {
-			return found, commit, ignoreEOF(err)
+			return max(last, commit), ignoreEOF(err)
 		}
 		fields, data, err := parseFields(record)
 		if err != nil {
-			return found, commit, nil // torn: nobody was told of it
+			return max(last, commit), nil // torn: nobody was told of it
 		}
-		if fields[1] == etcdStateRecord {
-			// raftpb.HardState: 1 term, 2 vote, 3 commit
-			if state, _, err := parseFields(data); err == nil {
-				found, commit = true, state[3]
+		// raftpb.Entry: 1 type, 2 term, 3 index; raftpb.HardState: 1 term, 2 vote, 3 commit
+		if inner, _, err := parseFields(data); err == nil {
+			switch fields[1] {
+			case etcdEntryRecord:
+				last = inner[3]
+			case etcdStateRecord:
+				commit = inner[3]
 			}
 		}
 		at += 8 + size + pad

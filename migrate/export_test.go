@@ -1,0 +1,33 @@
+package migrate
+
+import (
+	"fmt"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// TestBatchStaysInBounds: no transaction has more operations, or bytes, than an
+// etcd takes by default, save that one key may be larger than all bounds.
+func TestBatchStaysInBounds(t *testing.T) {
+	for _, size := range []int{0, 100, 9000, 300_000, exportBytes, 3 << 20} {
+		var b batch
+		batches := 1
+		for i := range 300 {
+			kv := &mvccpb.KeyValue{Key: fmt.Append(nil, "key", i), Value: make([]byte, size), Lease: int64(i % 2)}
+			if !b.fits(kv) {
+				b, batches = batch{}, batches+1
+			}
+			b.add(kv)
+			if len(b.ops) > 128 || len(b.ops) > 1 && b.bytes > 3<<19 {
+				t.Fatalf("values of %d bytes: %d operations of %d bytes together", size, len(b.ops), b.bytes)
+			}
+		}
+		if least := max(300/128, 300*size/(3<<19)); batches < least || batches > 300 {
+			t.Errorf("values of %d bytes: %d batches", size, batches)
+		}
+		if len(b.leases) > 1 || len(b.ops) > 1 && !b.leases[1] {
+			t.Errorf("leases of the last batch: %v", b.leases)
+		}
+	}
+}
