@@ -26,7 +26,7 @@ type floor struct {
 // longer used, is an edit to this table.
 var floors = []floor{
 	{"main", []string{"cli"}},
-	{"cli", []string{"server", "api/ops", "api/look", "api", "backup", "cluster", "trust", "kubeobject", "safefile", "systemd"}},
+	{"cli", []string{"server", "migrate", "api/ops", "api/look", "api", "backup", "cluster", "trust", "kubeobject", "safefile", "systemd"}},
 	{"server", []string{"api/ops", "api/gateway", "api/look", "api/v2", "api", "backup", "cluster", "raftfsm", "watch", "txn", "login", "auth", "lease", "sqlstore", "discovery", "peer", "trust", "certs", "memtune", "safefile"}},
 	{"server/servertest", nil},
 	{"migrate", []string{"txn", "auth", "sqlstore"}},

@@ -52,27 +52,45 @@ func accessFlags(timeout time.Duration) []cli.Flag {
 
 // newAccess reads what accessFlags say.
 func newAccess(c *cli.Context) (*access, error) {
-	a := &access{endpoints: splitList(c.String("endpoints")), timeout: c.Duration("timeout")}
-	ca, cert, key, dir := c.String("cacert"), c.String("cert"), c.String("key"), c.String("data-dir")
+	dir := c.String("data-dir")
+	if dir != "" && c.String("cacert")+c.String("cert") != "" {
+		return nil, errors.New("--data-dir stands in for --cacert, --cert and --key; give one or the other")
+	}
+	a, err := givenAccess(c, "endpoints", "")
+	if err == nil && dir != "" {
+		a.tls, err = tokenTLS(dir)
+	}
+	return a, err
+}
+
+// remoteFlags are those of another server than limpet; their names begin with
+// prefix.
+func remoteFlags(endpoints, prefix, usage string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: endpoints, Usage: usage},
+		&cli.StringFlag{Name: prefix + "cacert", Usage: "authorities of its certificate, PEM"},
+		&cli.StringFlag{Name: prefix + "cert", Usage: "certificate to show it, PEM"},
+		&cli.StringFlag{Name: prefix + "key", Usage: "key of --" + prefix + "cert"},
+		&cli.StringFlag{Name: prefix + "user", Usage: "USER:PASSWORD there", EnvVars: []string{"LIMPET_" + strings.ToUpper(strings.ReplaceAll(prefix, "-", "_")) + "USER"}},
+	}
+}
+
+// givenAccess reads the flags of one server: its endpoints, and those whose names
+// begin with prefix.
+func givenAccess(c *cli.Context, endpoints, prefix string) (*access, error) {
+	a := &access{endpoints: splitList(c.String(endpoints)), timeout: c.Duration("timeout")}
+	ca, cert, key := c.String(prefix+"cacert"), c.String(prefix+"cert"), c.String(prefix+"key")
 	if len(a.endpoints) == 0 {
-		return nil, errors.New("--endpoints is empty; give a client URL such as https://127.0.0.1:2379")
+		return nil, fmt.Errorf("--%s is empty; give a client URL such as https://127.0.0.1:2379", endpoints)
 	}
 	if (cert == "") != (key == "") {
-		return nil, errors.New("--cert and --key belong together; give both")
+		return nil, fmt.Errorf("--%[1]scert and --%[1]skey belong together; give both", prefix)
 	}
-	if user := c.String("user"); user != "" {
+	if user := c.String(prefix + "user"); user != "" {
 		var ok bool
 		if a.user, a.password, ok = strings.Cut(user, ":"); !ok || a.user == "" {
-			return nil, errors.New("--user wants USER:PASSWORD")
+			return nil, fmt.Errorf("--%suser wants USER:PASSWORD", prefix)
 		}
-	}
-	if dir != "" {
-		if ca+cert != "" {
-			return nil, errors.New("--data-dir stands in for --cacert, --cert and --key; give one or the other")
-		}
-		cfg, err := tokenTLS(dir)
-		a.tls = cfg
-		return a, err
 	}
 	if ca+cert == "" {
 		return a, nil
@@ -81,16 +99,16 @@ func newAccess(c *cli.Context) (*access, error) {
 	if ca != "" {
 		data, err := os.ReadFile(ca)
 		if err != nil {
-			return nil, fmt.Errorf("--cacert: %w", err)
+			return nil, fmt.Errorf("--%scacert: %w", prefix, err)
 		}
 		if a.tls.RootCAs = x509.NewCertPool(); !a.tls.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("--cacert: %s holds no certificate in PEM", ca)
+			return nil, fmt.Errorf("--%scacert: %s holds no certificate in PEM", prefix, ca)
 		}
 	}
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, key)
 		if err != nil {
-			return nil, fmt.Errorf("--cert and --key: %w", err)
+			return nil, fmt.Errorf("--%[1]scert and --%[1]skey: %[2]w", prefix, err)
 		}
 		a.tls.Certificates = []tls.Certificate{pair}
 	}

@@ -31,7 +31,7 @@ func hideSecrets(args []string, server bool) []string {
 		switch {
 		case slices.Contains(secretFlags, name), server && isToken(value): // in a wrong place, too
 			password = value
-		case name == "" && users, name == "user", name == "discovery-user":
+		case name == "" && users, name == "user", name == "to-user", name == "discovery-user":
 		default:
 			continue
 		}

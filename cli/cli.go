@@ -65,7 +65,7 @@ func newApp(version string, out io.Writer) *cli.App {
 		Description: "Start a member with\n\n    limpet server\n\n" +
 			"and talk to it with any etcd client, or with the etcdctl that is built in:\n\n" +
 			"    limpet etcdctl put greeting hello\n    limpet etcdctl get greeting",
-		Commands: []*cli.Command{serverCommand(version), statusCommand(), getCommand(), historyCommand(), diffCommand(), undeleteCommand(), sqlCommand(), memberCommand(), snapshotCommand(version), recoverCommand(version), tokenCommand(), certCommand(), configCommand(), serviceCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
+		Commands: []*cli.Command{serverCommand(version), statusCommand(), getCommand(), historyCommand(), diffCommand(), undeleteCommand(), sqlCommand(), memberCommand(), snapshotCommand(version), recoverCommand(version), importCommand(version), exportCommand(), tokenCommand(), certCommand(), configCommand(), serviceCommand(), k3sCommand(), etcdctlCommand(), versionCommand(version)},
 		// Errors are printed once, by Run, without the whole help.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,

@@ -1,0 +1,324 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"limpet/migrate"
+	"limpet/server"
+)
+
+func importCommand(version string) *cli.Command {
+	return &cli.Command{
+		Name:  "import",
+		Usage: "make a data directory of what k3s's SQLite file or an etcd holds",
+		Description: "Revisions stay what they are, so that Kubernetes goes on where it was. The source\n" +
+			"is read only; what was written is read again and compared with it. Until all is\n" +
+			"done and synced, the data directory is none that limpet server would start with.",
+		Subcommands: []*cli.Command{importKineCommand(version), importEtcdCommand(version)},
+	}
+}
+
+func importKineCommand(version string) *cli.Command {
+	return &cli.Command{
+		Name:      "kine",
+		Usage:     "of k3s's own datastore, while k3s is stopped",
+		ArgsUsage: "STATE.DB",
+		Description: "Stop k3s first; a file that it has open is refused.\n\n" +
+			"    systemctl stop k3s\n" +
+			"    limpet import kine --data-dir /var/lib/limpet /var/lib/rancher/k3s/server/db/state.db\n" +
+			"    limpet server --data-dir /var/lib/limpet\n\n" +
+			"kine does not count the versions of a key: they are counted from the history that\n" +
+			"it has kept. Of a key that expires it keeps for how long, not since when: such\n" +
+			"keys begin their time anew when limpet starts.",
+		OnUsageError: usageError,
+		Flags:        importFlags(),
+		Action: func(c *cli.Context) error {
+			args, err := onlyArgs(c)
+			if err != nil {
+				return err
+			}
+			if len(args) != 1 {
+				return errors.New("name the file: limpet import kine --data-dir DIR /var/lib/rancher/k3s/server/db/state.db")
+			}
+			return runImport(c, version, func(*workplace) (migrate.Source, error) { return migrate.OpenKine(args[0]) })
+		},
+	}
+}
+
+func importEtcdCommand(version string) *cli.Command {
+	return &cli.Command{
+		Name:      "etcd",
+		Usage:     "of a snapshot, a stopped member's file, or a running etcd",
+		ArgsUsage: "[SNAPSHOT.DB]",
+		Description: "A running etcd gives all it has, history, leases, users and roles, at one moment;\n" +
+			"what is written there later is not taken. Where authentication is enabled, only\n" +
+			"root may ask for that.\n\n" +
+			"    limpet import etcd --data-dir /var/lib/limpet --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert c.crt --key c.key\n" +
+			"    etcdctl snapshot save snapshot.db; limpet import etcd --data-dir /var/lib/limpet snapshot.db\n\n" +
+			"Of a stopped member, member/snap/db in its data directory will do if etcd was stopped\n" +
+			"in order: one that was killed has more in its log, and is refused.",
+		OnUsageError: usageError,
+		Flags: slices.Concat(importFlags(), remoteFlags("endpoints", "", "client URLs of a running etcd, instead of a file; comma-separated"), []cli.Flag{
+			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for the first answer", Value: 10 * time.Second},
+		}),
+		Action: func(c *cli.Context) error {
+			args, err := onlyArgs(c)
+			if err != nil {
+				return err
+			}
+			live := c.String("endpoints") != ""
+			switch {
+			case live && len(args) > 0:
+				return errors.New("give a file or --endpoints, not both")
+			case !live && len(args) != 1:
+				return errors.New("name a snapshot, or give --endpoints of a running etcd: limpet import etcd --data-dir DIR SNAPSHOT.DB")
+			case !live:
+				return runImport(c, version, func(*workplace) (migrate.Source, error) { return migrate.OpenEtcd(args[0]) })
+			}
+			a, err := givenAccess(c, "endpoints", "")
+			if err != nil {
+				return err
+			}
+			return runImport(c, version, func(w *workplace) (migrate.Source, error) { return fetchEtcd(c, a, w) })
+		},
+	}
+}
+
+func importFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "data-dir", Usage: "data directory to make; empty, or not there yet", EnvVars: envNames("data-dir")},
+		&cli.StringFlag{Name: "name", Usage: "name of the member to be; else the machine's"},
+		&cli.StringFlag{Name: "wal-dir", Usage: "folder for the raft log, as of limpet server", EnvVars: envNames("wal-dir")},
+		&cli.StringFlag{Name: "token", Usage: "the new cluster's secret; else one is made", EnvVars: envNames("token")},
+		&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
+		&cli.Int64Flag{Name: "bump-revision", Usage: "let revisions go on so many higher, for when the source went on without limpet"},
+		&cli.BoolFlag{Name: "mark-compacted", Usage: "count all revisions so far as compacted, so that who watches lists anew"},
+		&cli.BoolFlag{Name: "dry-run", Usage: "only read the source, and tell what it holds"},
+		outputFlag(),
+	}
+}
+
+// onlyArgs are the arguments that are no flags; flags may stand behind them, too.
+func onlyArgs(c *cli.Context) (args []string, err error) {
+	rest := c.Args().Slice()
+	for len(rest) > 0 {
+		name, value, given := strings.Cut(strings.TrimLeft(rest[0], "-"), "=")
+		if !strings.HasPrefix(rest[0], "-") {
+			args, rest = append(args, rest[0]), rest[1:]
+			continue
+		}
+		i := slices.IndexFunc(c.Command.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+		if i < 0 {
+			return nil, wrongUsage{fmt.Errorf("there is no flag --%s; see %s --help", name, commandPath(c))}
+		}
+		rest = rest[1:]
+		if _, isBool := c.Command.Flags[i].(*cli.BoolFlag); isBool && !given {
+			value = "true"
+		} else if !given {
+			if len(rest) == 0 {
+				return nil, wrongUsage{fmt.Errorf("--%s wants a value; see %s --help", name, commandPath(c))}
+			}
+			value, rest = rest[0], rest[1:]
+		}
+		if err := c.Set(c.Command.Flags[i].Names()[0], value); err != nil {
+			return nil, wrongUsage{fmt.Errorf("--%s: %w", name, err)}
+		}
+	}
+	return args, nil
+}
+
+// importReport is what a script reads.
+type importReport struct {
+	*migrate.Summary
+	DryRun    bool   `json:"dry_run,omitempty"`
+	DataDir   string `json:"data_dir,omitempty"`
+	ClusterID string `json:"cluster_id,omitempty"`
+	MemberID  string `json:"member_id,omitempty"`
+	// MemberRevision is the newest one of the member: higher with --bump-revision.
+	MemberRevision int64 `json:"member_revision,omitempty"`
+}
+
+// runImport builds the database in a folder beside the data directory, and has
+// a member made of it.
+func runImport(c *cli.Context, version string, open func(*workplace) (migrate.Source, error)) (err error) {
+	dir := c.String("data-dir")
+	if dir == "" {
+		return errors.New("--data-dir is missing: give the folder of the member to be")
+	}
+	if err := server.MayRestore(dir); err != nil {
+		return err
+	}
+	w, err := openWorkplace(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	progress, done := showProgress(os.Stderr)
+	defer done()
+	src, err := open(w)
+	if err != nil {
+		return err
+	}
+	report := importReport{DryRun: c.Bool("dry-run")}
+	if report.DryRun {
+		report.Summary, err = migrate.Look(c.Context, src, progress)
+	} else {
+		report.Summary, err = migrate.Import(c.Context, src, w.database(), progress)
+	}
+	if err := errors.Join(err, src.Close()); err != nil {
+		return err
+	}
+	if !report.DryRun {
+		made, err := makeMember(c, version, w.database())
+		if err != nil {
+			return err
+		}
+		report.DataDir, report.ClusterID, report.MemberID, report.MemberRevision = dir, made.ClusterID, made.MemberID, made.Revision
+	}
+	done()
+	return printImport(c.App.Writer, report, c.String("output"))
+}
+
+func makeMember(c *cli.Context, version, database string) (server.Restored, error) {
+	cfg := server.DefaultConfig()
+	cfg.DataDir, cfg.WALDir, cfg.Version = c.String("data-dir"), c.String("wal-dir"), version
+	cfg.Token, cfg.TokenFile = c.String("token"), c.String("token-file")
+	if name := c.String("name"); name != "" {
+		cfg.Name = name
+	}
+	log, err := openLog("error", "text", "stderr")
+	if err != nil {
+		return server.Restored{}, err
+	}
+	defer log.close()
+	made, err := server.Restore(cfg, server.Restoring{
+		Database: database, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
+	}, log.Logger)
+	if err != nil {
+		return made, fmt.Errorf("make a member of what was imported: %w (run limpet import again)", err)
+	}
+	return made, nil
+}
+
+func printImport(w io.Writer, r importReport, output string) error {
+	if output == "json" {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	compacted := "never compacted"
+	if r.Compacted >= 0 {
+		compacted = fmt.Sprintf("compacted at %d", r.Compacted)
+	}
+	_, _ = fmt.Fprintf(w, "%s: %d keys, %d versions of keys, revision %d, %s\n", r.Source, r.Keys, r.Rows, r.Revision, compacted)
+	_, _ = fmt.Fprintf(w, "%d leases, %d users, %d roles; authentication is %s\n", r.Leases, r.Users, r.Roles, map[bool]string{true: "enabled", false: "not enabled"}[r.Auth])
+	for _, n := range r.Notes {
+		_, _ = fmt.Fprintf(w, "note: %s\n", n)
+	}
+	if r.DryRun {
+		_, err := fmt.Fprintln(w, "nothing was written (--dry-run)")
+		return err
+	}
+	_, _ = fmt.Fprintf(w, "both sides were read again and are the same: SHA-256 %s\n", r.Hash)
+	_, err := fmt.Fprintf(w, "%s is cluster %s of one member, at revision %d; start it with limpet server --data-dir %s\n", r.DataDir, r.ClusterID, r.MemberRevision, r.DataDir)
+	return err
+}
+
+// fetchEtcd takes a snapshot of a running etcd.
+func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) {
+	client, err := a.client(a.endpoints...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithTimeout(c.Context, a.timeout)
+	defer cancel()
+	if _, err := client.Get(ctx, "limpet", clientCountOnly()...); err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		return nil, a.explain(a.endpoints[0], fmt.Errorf("ask %s: %w", strings.Join(a.endpoints, ","), err))
+	}
+	progress, done := showProgress(os.Stderr)
+	defer done()
+	if err := migrate.Fetch(c.Context, client, w.snapshot(), progress); err != nil {
+		if errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied) || strings.Contains(err.Error(), rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionDenied)) {
+			err = fmt.Errorf("%w: with authentication enabled only root may take a snapshot; give --user root:PASSWORD", err)
+		}
+		return nil, err
+	}
+	return migrate.OpenEtcd(w.snapshot())
+}
+
+// workplace is a folder beside the data directory in which an import does what
+// may be cut short. It is held while it is used.
+type workplace struct {
+	path string
+	lock *os.File
+}
+
+func openWorkplace(dataDir string) (*workplace, error) {
+	dir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	w := &workplace{path: dir + ".import"}
+	if err := os.MkdirAll(w.path, 0o700); err != nil {
+		return nil, fmt.Errorf("the folder for the work cannot be created: %w", err)
+	}
+	if w.lock, err = os.Open(w.path); err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(w.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another limpet import works in %s: wait for its end", w.path), w.lock.Close())
+	}
+	// What an import that was cut short has left.
+	if err := w.clear(); err != nil {
+		return nil, errors.Join(err, w.lock.Close())
+	}
+	return w, nil
+}
+
+func (w *workplace) database() string { return filepath.Join(w.path, "limpet.db") }
+func (w *workplace) snapshot() string { return filepath.Join(w.path, "snapshot.db") }
+
+func (w *workplace) clear() error {
+	left, _ := filepath.Glob(w.database() + "*") // fails on a bad pattern only
+	var errs []error
+	for _, file := range append(left, w.snapshot()) {
+		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w *workplace) close() error {
+	return errors.Join(w.clear(), os.Remove(w.path), w.lock.Close())
+}
+
+// showProgress tells somebody who looks at f how far a step is, and nobody
+// else. done takes it off the screen.
+func showProgress(f *os.File) (progress migrate.Progress, done func()) {
+	if !isTerminal(f) {
+		return nil, func() {}
+	}
+	var last time.Time
+	progress = func(step string, n int64) {
+		if now := time.Now(); now.Sub(last) > 200*time.Millisecond {
+			last = now
+			_, _ = fmt.Fprintf(f, "\r\033[K%s: %d", step, n)
+		}
+	}
+	return progress, func() { _, _ = fmt.Fprint(f, "\r\033[K") }
+}
