@@ -26,6 +26,7 @@ const (
 	Etcdutl   Kind = "etcdutl"
 	Etcd35    Kind = "etcd-3.5"
 	Etcdctl35 Kind = "etcdctl-3.5"
+	Kine      Kind = "kine" // the release that bench measures, without cgo
 )
 
 const buildDeadline = 15 * time.Minute
@@ -91,6 +92,8 @@ func build(kind Kind) (string, error) {
 		what = "go.etcd.io/etcd/etcdctl/v3"
 	case Etcd35:
 		what, dir = "go.etcd.io/etcd/server/v3", filepath.Join(module, "etcd35")
+	case Kine:
+		what, dir = "github.com/k3s-io/kine", filepath.Join(repo, "bench", "kine")
 	case Etcdctl35:
 		what, dir = "go.etcd.io/etcd/etcdctl/v3", filepath.Join(module, "etcd35")
 	}
