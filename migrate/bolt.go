@@ -48,12 +48,13 @@ type boltFile struct {
 	order binary.ByteOrder
 	page  int64  // bytes of a page
 	root  uint64 // page of the bucket of buckets
-	pages uint64 // in the file, as it says itself
+	pages uint64 // in the file, none of them beyond its end
 	bufs  [boltDepth][]byte
 }
 
-// openBolt finds the newer of the two metas that is whole.
-func openBolt(r io.ReaderAt) (*boltFile, error) {
+// openBolt finds the newer of the two metas that is whole, in a file of size
+// bytes, and makes sure that all its pages are there.
+func openBolt(r io.ReaderAt, size int64) (*boltFile, error) {
 	newest, txid := (*boltFile)(nil), uint64(0)
 	for _, at := range []int64{0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536} {
 		b, tx := metaAt(r, at)
@@ -63,6 +64,9 @@ func openBolt(r io.ReaderAt) (*boltFile, error) {
 	}
 	if newest == nil {
 		return nil, errors.New("neither of its two first pages is whole")
+	}
+	if there := uint64(size / newest.page); newest.pages > there {
+		return nil, fmt.Errorf("it has %d pages of the %d that it should: it is cut short; copy it, or save it, again", there, newest.pages)
 	}
 	return newest, nil
 }
@@ -87,9 +91,6 @@ func metaAt(r io.ReaderAt, at int64) (b *boltFile, txid uint64) {
 	}
 	return nil, 0
 }
-
-// size is how many bytes of the file are in use.
-func (b *boltFile) size() int64 { return int64(b.pages) * b.page }
 
 // boltTree is a bucket: the page of its root, or the root itself.
 type boltTree struct {
@@ -211,7 +212,7 @@ func (b *boltFile) read(id uint64, depth int) ([]byte, error) {
 		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
 	more := uint64(b.order.Uint32(head[12:]))
-	if got := b.order.Uint64(head[:]); got != id || id+more >= b.pages {
+	if got := b.order.Uint64(head[:]); got != id || more >= b.pages-id {
 		return nil, fmt.Errorf("page %d, which says that it is page %d with %d more of %d, %w", id, got, more, b.pages, errBolt)
 	}
 	n := int64(1+more) * b.page

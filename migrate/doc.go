@@ -4,8 +4,7 @@
 // Nouns: a Source is the history that another store has kept, standing still;
 // Import makes a database of it, in which nothing but the rows that nobody can
 // ask for any more is missing; a Summary tells what came over. Export copies the
-// present of a running limpet to an etcd; Snapshot writes its whole history as a
-// snapshot of etcd's.
+// present of a running limpet to an etcd, Dump to a file.
 //
 // Invariants:
 //

@@ -91,11 +91,8 @@ func (e *etcdFile) open() (err error) {
 	if e.stamp, err = stampOf(e.path); err != nil {
 		return err
 	}
-	if e.bolt, err = openBolt(e.file); err != nil {
+	if e.bolt, err = openBolt(e.file, size); err != nil {
 		return e.damaged(err)
-	}
-	if want := e.bolt.size(); want > size {
-		return e.damaged(fmt.Errorf("it has %d bytes of the %d that it should: it is cut short; copy it, or save it, again", size, want))
 	}
 	return e.locate()
 }

@@ -302,7 +302,7 @@ func TestEtcdDamaged(t *testing.T) {
 	// Without a hash, pages that cannot be.
 	bare := whole[:len(whole)-sha256.Size]
 	refused := 0
-	for page := 2; page*4096 < len(bare); page++ {
+	for page := 2; page*4096 < len(bare); page += 2 {
 		for _, at := range []int{8, 10, 12, 18, 22, 40} { // flags, count, overflow, elements
 			src, err := OpenEtcd(writeCopy(t, bare, page*4096+at))
 			if err == nil {

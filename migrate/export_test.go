@@ -12,9 +12,10 @@ import (
 func TestBatchStaysInBounds(t *testing.T) {
 	for _, size := range []int{0, 100, 9000, 300_000, exportBytes, 3 << 20} {
 		var b batch
-		batches := 1
-		for i := range 300 {
-			kv := &mvccpb.KeyValue{Key: fmt.Append(nil, "key", i), Value: make([]byte, size), Lease: int64(i % 2)}
+		batches, value := 1, make([]byte, size)
+		n := min(300, 32<<20/(size+1))
+		for i := range n {
+			kv := &mvccpb.KeyValue{Key: fmt.Append(nil, "key", i), Value: value, Lease: int64(i % 2)}
 			if !b.fits(kv) {
 				b, batches = batch{}, batches+1
 			}
@@ -23,7 +24,7 @@ func TestBatchStaysInBounds(t *testing.T) {
 				t.Fatalf("values of %d bytes: %d operations of %d bytes together", size, len(b.ops), b.bytes)
 			}
 		}
-		if least := max(300/128, 300*size/(3<<19)); batches < least || batches > 300 {
+		if least := max(n/128, min(n*size/(3<<19), n)); batches < least || batches > n {
 			t.Errorf("values of %d bytes: %d batches", size, batches)
 		}
 		if len(b.leases) > 1 || len(b.ops) > 1 && !b.leases[1] {

@@ -250,7 +250,7 @@ func (m *move) startLimpet(ctx context.Context) {
 	m.Store.Kind, m.Store.bin, m.Store.log = Limpet, m.binaries.Limpet, filepath.Join(m.dir, "limpet.log")
 	m.Store.args = []string{
 		"server", "--data-dir=" + m.dataDir, "--listen-client-urls=" + endpoint, "--advertise-client-urls=" + endpoint,
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--watch-progress-notify-interval=5s",
+		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--gossip-address=127.0.0.1:0", "--watch-progress-notify-interval=5s",
 	}
 	m.must(m.Store.Start(ctx))
 }

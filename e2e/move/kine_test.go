@@ -100,3 +100,46 @@ func TestKine(t *testing.T) {
 		t.Errorf("the first write of limpet: %+v, %v; want revision %d", put, err, last+1)
 	}
 }
+
+// TestImportIsKilled: whenever the power goes, there is no data directory that a member would start with,
+// or a whole one; and the import can be run again.
+func TestImportIsKilled(t *testing.T) {
+	k := startKine(t)
+	work(t, k.client, 400, true)
+	_, now := keysAt(t, k.client, 0)
+	k.process.Kill()
+	whole, half := 0, 0
+	for round := range 12 {
+		dir := newDir(t)
+		p := proc.NewProcess(t, "limpet import", proc.Binary(t, proc.Limpet))
+		p.Launch("import", "kine", "--data-dir", dir, k.file)
+		select {
+		case <-p.Ended():
+		case <-time.After(time.Duration(round*round) * 8 * time.Millisecond):
+			p.Kill()
+		}
+		if _, err := os.Stat(filepath.Join(dir, "limpet.json")); err == nil {
+			half++
+		}
+		status := proc.Command{Path: proc.Binary(t, proc.Limpet), Args: []string{"import", "kine", "--data-dir", dir, k.file}}.Run(t)
+		switch {
+		case status.Code == 0: // nothing was there, or half of it
+		case strings.Contains(status.Stderr, "there is a member in"):
+			whole++
+		default:
+			t.Fatalf("round %d: the second import says %s", round, status.Stderr)
+		}
+		if left, _ := filepath.Glob(dir + ".import/limpet.db*"); len(left) > 0 && status.Code == 0 {
+			t.Errorf("round %d: left over %v", round, left)
+		}
+		if round%4 != 3 {
+			continue
+		}
+		s := onImport(t, dir)
+		if _, got := keysAt(t, clientOf(t, s.ClientURL()), 0); !slices.Equal(got, now) {
+			t.Errorf("round %d: %d keys, kine had %d", round, len(got), len(now))
+		}
+		s.Kill()
+	}
+	t.Logf("of 12 imports %d had come to their end, and %d to making the data directory", whole, half-whole)
+}

@@ -91,7 +91,7 @@ func onImport(t *testing.T, dir string) *proc.Server {
 	s.DataDir = dir
 	// It has a token, as one that began by itself.
 	proc.Flags("--data-dir="+dir, "--name=m1", "--listen-client-urls="+s.ClientURL(), "--advertise-client-urls="+s.ClientURL(),
-		"--listen-peer-urls=https://"+s.Peer, "--initial-advertise-peer-urls=https://"+s.Peer)(s)
+		"--listen-peer-urls=https://"+s.Peer, "--initial-advertise-peer-urls=https://"+s.Peer, "--gossip-address=127.0.0.1:0")(s)
 	s.Run()
 	return s
 }
