@@ -10,6 +10,9 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 DIST    ?= $(CURDIR)/dist
 BINARY  ?= limpet
 CHANNEL ?= stable
+# What nobody asks for here, and half a megabyte: traces of gRPC's own on a debug page,
+# manual pages of urfave/cli.
+TAGS    := grpcnotrace,urfave_cli_no_docs
 LDFLAGS  = -s -w -X main.version=$(VERSION) -X limpet/cli.linkedCommit=$(COMMIT)
 CACHE   := $(CURDIR)/.cache
 TOOL    := $(GO) tool -modfile=$(CURDIR)/tools/go.mod
@@ -21,11 +24,11 @@ export CGO_ENABLED ?= 0
 .PHONY: run build release release-check release-smoke test check e2e e2e-side e2e-kube e2e-monitoring e2e-s3 e2e-install e2e-long demo-cluster bench fuzz clean
 
 build: ## the static binary, ./limpet
-	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o "$(BINARY)" .
+	$(GO) build -trimpath -tags "$(TAGS)" -ldflags "$(LDFLAGS)" -o "$(BINARY)" .
 
 release: ## binaries of all architectures, hashes, SBOMs, image: DIST/VERSION; ARCH=amd64,arm64 for some; MIRROR=URL for install.sh
 	cd tools && $(GO) run ./release -repo "$(CURDIR)" -out "$(abspath $(DIST))" -arch "$(ARCH)" \
-		-version "$(VERSION)" -channel "$(CHANNEL)" -mirror "$(MIRROR)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
+		-version "$(VERSION)" -tags "$(TAGS)" -channel "$(CHANNEL)" -mirror "$(MIRROR)" -commit "$(COMMIT)" -time "$(SOURCE_DATE_EPOCH)"
 
 release-check: ## two clones, two empty build caches, the same bytes
 	cd e2e && E2E_LONG=1 $(GO) test -count=1 -timeout 60m -v -run TestReproducible ./release

@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 
 	"limpet/safefile"
 	"limpet/server"

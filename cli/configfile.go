@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"gopkg.in/yaml.v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // applyConfigFile sets the flags from a YAML (or JSON) file, and its content, as etcd reads it:

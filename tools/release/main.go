@@ -41,6 +41,7 @@ type release struct {
 	out     string // the folder of all releases
 	version string
 	commit  string
+	tags    string // of the build, separated by commas
 	time    time.Time // of the commit, and of all files
 	channel string
 	mirror  string // where the folder of all releases will be found; empty: install.sh has to be told
@@ -68,6 +69,7 @@ func parse(args []string) (release, error) {
 	f.StringVar(&r.out, "out", "../dist", "the folder of all releases")
 	f.StringVar(&r.version, "version", "", "what to call it, as v0.2.0")
 	f.StringVar(&r.commit, "commit", "", "what is built, and -dirty if that is not all")
+	f.StringVar(&r.tags, "tags", "", "what to leave out, as the Makefile has it")
 	f.StringVar(&seconds, "time", "", "when it was committed, in seconds since 1970")
 	f.StringVar(&r.channel, "channel", "stable", "the channel that names it from now on")
 	f.StringVar(&r.mirror, "mirror", "", "where OUT will be found, for install.sh, as https://example.org/limpet")

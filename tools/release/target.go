@@ -63,7 +63,7 @@ func (t target) file() string { return "limpet-linux-" + t.name }
 // compiler, no flags of the user's. What the go command would note of the commit is
 // another thing in a clone than in a worktree, so the linker is told.
 func (r release) build(t target, path string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-tags", r.tags,
 		"-ldflags", fmt.Sprintf("-s -w -X main.version=%s -X limpet/cli.linkedCommit=%s", r.version, r.commit),
 		"-o", path, ".")
 	cmd.Dir = r.repo
