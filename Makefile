@@ -58,7 +58,7 @@ check: ## format, vet, staticcheck, import table
 	$(GO) mod tidy -diff
 	$(GO) test -run 'TestImports' .
 
-e2e: e2e-side e2e-kube e2e-monitoring e2e-install ## against the real etcd, the real Kubernetes, Prometheus' parser, and on booted machines
+e2e: e2e-side e2e-kube e2e-monitoring e2e-s3 e2e-install ## against the real etcd, the real Kubernetes, Prometheus' parser, a real S3 store, and on booted machines
 
 e2e-side: ## beside etcd: answers, metrics, crashes, bad input, command line
 	cd e2e && $(GO) test -p 1 -count=1 -timeout 40m $$($(GO) list ./... | grep -v '/install$$') # one after the other: they use all cores

@@ -204,8 +204,8 @@ func eraseCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "erase",
 		Usage: "remove the data of a member that does not run from this machine",
-		Description: "Removes what limpet has made in the data directory, and the raft log where --wal-dir\n" +
-			"has it; files of others stay. The cluster is not told: unless it is gone, too, the\n" +
+		Description: "Removes what limpet has made in the data directory, the snapshots there included, and\n" +
+			"the raft log where --wal-dir has it; files of others stay. The cluster is not told: unless it is gone, too, the\n" +
 			"member should have left it, with limpet member leave, or been removed from it.",
 		OnUsageError: usageError,
 		Flags: []cli.Flag{

@@ -92,7 +92,7 @@ var setAsideName = regexp.MustCompile(`^old-[0-9a-f]+-[0-9]{8}T[0-9]{6}$`)
 // isOurs reports whether limpet has made a file of this name in a data directory.
 func isOurs(name string) bool {
 	switch strings.TrimSuffix(name, ".tmp") {
-	case identityName, lockName, tokenName, ownCAName, rosterName, raftDirName, adminName:
+	case identityName, lockName, tokenName, ownCAName, rosterName, raftDirName, adminName, SnapshotsName, restoredName:
 		return true
 	}
 	return name == databaseName || strings.HasPrefix(name, databaseName+"-") || strings.HasPrefix(name, databaseName+".") || setAsideName.MatchString(name)

@@ -41,7 +41,7 @@ type release struct {
 	out     string // the folder of all releases
 	version string
 	commit  string
-	tags    string // of the build, separated by commas
+	tags    string    // of the build, separated by commas
 	time    time.Time // of the commit, and of all files
 	channel string
 	mirror  string // where the folder of all releases will be found; empty: install.sh has to be told
