@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"time"
 
 	"github.com/coreos/go-semver/semver"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -134,6 +135,13 @@ func (m *maintenanceServer) Snapshot(_ *pb.SnapshotRequest, out pb.Maintenance_S
 	if err := m.s.admin(out.Context()); err != nil {
 		return err
 	}
+	if m.s.cfg.Node.Leader() != 0 {
+		// So that what anybody was answered before is in it; without a quorum, what this
+		// member knows is.
+		ctx, cancel := context.WithTimeout(out.Context(), snapshotConfirm)
+		_ = m.s.confirm(ctx)
+		cancel()
+	}
 	w := &snapshotWriter{out: out, sum: sha256.New()}
 	err := m.s.cfg.Store.Image(out.Context(), func(n int64) error { w.left = n; return nil }, w)
 	if err == nil {
@@ -141,6 +149,10 @@ func (m *maintenanceServer) Snapshot(_ *pb.SnapshotRequest, out pb.Maintenance_S
 	}
 	return wireError(err)
 }
+
+// snapshotConfirm bounds how long a snapshot waits for the cluster to confirm that the
+// member is up to date.
+const snapshotConfirm = 2 * time.Second
 
 type snapshotWriter struct {
 	out  pb.Maintenance_SnapshotServer
