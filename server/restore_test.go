@@ -369,18 +369,7 @@ func TestRestoreOwner(t *testing.T) {
 // TestSnapshotHasWhatWasAnswered: what one member has acknowledged is in a snapshot
 // that another one gives right afterwards.
 func TestSnapshotHasWhatWasAnswered(t *testing.T) {
-	var cfgs []Config
-	var founders []string
-	for i := range 3 {
-		cfg := newConfig(t)
-		cfg.Name = fmt.Sprint("m", i+1)
-		cfgs = append(cfgs, cfg)
-		founders = append(founders, cfg.Name+"="+cfg.AdvertisePeerURLs[0])
-	}
-	for i := range cfgs {
-		cfgs[i].InitialCluster = strings.Join(founders, ",")
-	}
-	members := startAll(t, cfgs...)
+	members := startThree(t)
 	for i := range 30 {
 		at, of := members[i%3], members[(i+1)%3]
 		value := fmt.Sprintf("answered-%04d", i)
@@ -394,7 +383,7 @@ func TestSnapshotHasWhatWasAnswered(t *testing.T) {
 			image.Write(resp.Blob)
 		}
 		if !bytes.Contains(image.Bytes(), []byte(value)) {
-			t.Fatalf("the snapshot of %s, %d bytes, lacks what %s had acknowledged before", cfgs[(i+1)%3].Name, image.Len(), cfgs[i%3].Name)
+			t.Fatalf("the snapshot of m%d, %d bytes, lacks what m%d had acknowledged before", (i+1)%3+1, image.Len(), i%3+1)
 		}
 	}
 }
