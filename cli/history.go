@@ -181,7 +181,7 @@ func (p *changePrinter) print(c *look.Change) error {
 		version = "-"
 	}
 	if c.Lease != 0 {
-		lease = strconv.FormatInt(c.Lease, 16)
+		lease = fmt.Sprintf("%016x", c.Lease) // as etcdctl has it
 	}
 	err := p.row(strconv.FormatInt(c.Revision, 10), momentText(c.Time), kindOf(c), version, strconv.FormatInt(c.Size, 10), changeText(c), lease, writerText(object, writer), oneLine(c.Key))
 	if err == nil && p.values && c.Version != 0 {

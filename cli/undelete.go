@@ -186,7 +186,7 @@ func printUndeleted(c *cli.Context, key string, done undeleted) error {
 		text = fmt.Sprintf("%s would come back with the %d bytes of revision %d", words(key), done.Size, done.From)
 	}
 	if done.LeaseBefore != 0 {
-		text += fmt.Sprintf("; without the lease %x, which it had", done.LeaseBefore)
+		text += fmt.Sprintf("; without the lease %016x, which it had", done.LeaseBefore)
 	}
 	_, err := fmt.Fprintln(c.App.Writer, text)
 	return err
