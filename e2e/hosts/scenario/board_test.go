@@ -146,12 +146,12 @@ func (m *Member) logs(want string) {
 	}
 }
 
-// endsWith waits until the program has ended by itself with exit code 1 and a sentence.
-func (m *Member) endsWith(sentence string) {
+// endsWith waits until the program has ended by itself with an exit code and a sentence.
+func (m *Member) endsWith(code int, sentence string) {
 	m.cluster.t.Helper()
 	exit := m.Process.WaitExit(time.Now(), patience)
-	if text := m.Process.Log.Text(); exit.Code != 1 || !strings.Contains(text, sentence) {
-		m.cluster.t.Errorf("%s ended with %+v, want exit code 1 and %q in its log", m.Name, exit, sentence)
+	if text := m.Process.Log.Text(); exit.Code != code || !strings.Contains(text, sentence) {
+		m.cluster.t.Errorf("%s ended with %+v, want exit code %d and %q in its log", m.Name, exit, code, sentence)
 	}
 }
 

@@ -40,7 +40,7 @@ func beside(t *testing.T, c *Cluster, cloned func(*Member) *Member) {
 	for _, original := range []*Member{leader, c.Others(leader)[0]} {
 		clone := cloned(original)
 		s.goesOn()
-		clone.endsWith(runsElsewhere)
+		clone.endsWith(1, runsElsewhere)
 		clone.wipe()
 		s.goesOn()
 	}
@@ -61,7 +61,7 @@ func copyFirst(t *testing.T, c *Cluster) {
 	clone := c.cloneOf(original, c.spares[0])
 	clone.Serves()
 	original.Start()
-	original.endsWith(runsElsewhere)
+	original.endsWith(1, runsElsewhere)
 	s.forget(original)
 	s.members = append(s.members, clone)
 	s.watch(clone, true)

@@ -158,7 +158,10 @@ func plainAtToken(t *testing.T, c *Cluster) {
 	unharmed(t, s, before)
 }
 
-const wasRemoved = "this member was removed from its cluster"
+const (
+	wasRemoved  = "this member was removed from its cluster"
+	removedCode = 3 // which the unit of systemd takes for the end
+)
 
 // removedStartsAgain removes a member that runs. It ends, and does not come back.
 func removedStartsAgain(t *testing.T, c *Cluster) {
@@ -183,7 +186,7 @@ func removedWhileAway(t *testing.T, c *Cluster) {
 	m.Process.Kill()
 	s.takenOut(c.Leader(c.Others(m)...), m)
 	m.Start()
-	m.endsWith(wasRemoved)
+	m.endsWith(removedCode, wasRemoved)
 	s.staysOut(m)
 	s.end()
 }
@@ -206,10 +209,10 @@ func (s *story) takenOut(via, m *Member) {
 func (s *story) staysOut(m *Member) {
 	s.t.Helper()
 	m.Start()
-	m.endsWith(wasRemoved)
+	m.endsWith(removedCode, wasRemoved)
 	s.Net.Isolate(m.Host)
 	m.Start()
-	m.endsWith(wasRemoved)
+	m.endsWith(removedCode, wasRemoved)
 	s.goesOn()
 	s.voters(s.members...)
 }

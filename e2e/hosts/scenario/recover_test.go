@@ -277,9 +277,9 @@ func (s *story) leftBehind(m, via *Member) {
 		}
 		return
 	}
-	m.endsWith(recoveredWithout)
+	m.endsWith(1, recoveredWithout)
 	m.Start()
-	m.endsWith(recoveredWithout)
+	m.endsWith(1, recoveredWithout)
 	m.wipe()
 	s.takesIn(via, m)
 }

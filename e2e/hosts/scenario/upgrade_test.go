@@ -147,7 +147,7 @@ func olderAgain(t *testing.T, c *Cluster) {
 		before := m.log()
 		m.Process.Use(older)
 		m.Start()
-		m.endsWith(tooOld)
+		m.endsWith(1, tooOld)
 		if after := m.log(); !maps.Equal(before, after) {
 			t.Errorf("an older limpet has changed the log of %s", m.Name)
 		}
