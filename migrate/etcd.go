@@ -21,9 +21,6 @@ import (
 	"limpet/txn"
 )
 
-// maxRevision is beyond what fits into the ID of a row.
-const maxRevision = 1 << 41
-
 // Buckets and keys of etcd's file (etcd server/storage/schema).
 const (
 	etcdKey          = "key"
@@ -234,7 +231,7 @@ func parseRevision(b []byte) (id sqlstore.ID, tombstone bool, err error) {
 		return 0, false, fmt.Errorf("%x is no revision", b)
 	}
 	rev, sub := binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[9:])
-	if rev >= maxRevision || sub > sqlstore.MaxChanges {
+	if rev > sqlstore.MaxRevision || sub > sqlstore.MaxChanges {
 		return 0, false, fmt.Errorf("revision %d.%d is beyond what limpet can count", rev, sub)
 	}
 	return sqlstore.MakeID(int64(rev), int(sub)), len(b) == etcdTombBytes, nil

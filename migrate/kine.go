@@ -21,8 +21,8 @@ const (
 	// kineCompactKey is the row in which kine keeps, as prev_revision, up to
 	// where it has compacted.
 	kineCompactKey = "compact_rev_key"
-	// kineFiller begins the names of rows that stand for an id which no write
-	// came to use.
+	// kineFiller and its id is the name of a row, a deletion, that stands for an id
+	// which no write came to use.
 	kineFiller = "gap-"
 	// kineColumns are those of the table that kine's driver makes (kine
 	// pkg/drivers/sqlite).
@@ -228,6 +228,9 @@ func (k *kine) locate() error {
 	if compacted.Int64 > 0 {
 		k.floor = compacted.Int64
 	}
+	if k.rev > sqlstore.MaxRevision {
+		return fmt.Errorf("%w: %s speaks of revision %d, which no kine reaches; the largest that can be taken over is %d", ErrDamaged, k.path, k.rev, int64(sqlstore.MaxRevision))
+	}
 	if k.floor > k.rev {
 		return fmt.Errorf("%w: %s is compacted at revision %d, and its newest is %d", ErrDamaged, k.path, k.floor, k.rev)
 	}
@@ -324,14 +327,11 @@ func (p *kinePast) take(r *kineRow) (*sqlstore.Row, error) {
 	if r.id <= p.last {
 		return nil, fmt.Errorf("row %d comes after row %d", r.id, p.last)
 	}
-	if r.id >= maxRevision {
-		return nil, fmt.Errorf("row %d is beyond revision %d", r.id, int64(maxRevision))
-	}
 	p.last = r.id
 	switch {
 	case string(r.name) == kineCompactKey:
 		return nil, nil
-	case strings.HasPrefix(string(r.name), kineFiller):
+	case r.deleted.Bool && string(r.name) == fmt.Sprint(kineFiller, r.id):
 		p.fillers++
 		return nil, nil
 	case len(r.name) == 0:

@@ -67,6 +67,7 @@ func TestKineHistory(t *testing.T) {
 		row(8, "/a", 1, 0, 0, 6, 0, "a3"),
 		row(9, "/a", 0, 0, 8, 8, 15, "a4"),
 		row(10, "/empty", 1, 0, 0, 0, 0, ""),
+		row(11, "gap-year", 1, 0, 0, 0, 0, "somebody"),
 		"UPDATE kine SET value = NULL WHERE id = 10")
 	src, err := OpenKine(path)
 	sum, store, state := imported(t, src, err)
@@ -78,9 +79,10 @@ func TestKineHistory(t *testing.T) {
 7.0 /event=e create 7 version 1 lease 3600
 8.0 /a=a3 create 8 version 1 lease 0
 9.0 /a=a4 create 8 version 2 lease 15
-10.0 /empty= create 10 version 1 lease 0`
+10.0 /empty= create 10 version 1 lease 0
+11.0 gap-year=somebody create 11 version 1 lease 0`
 	wantLines(t, "rows", history(t, rowsOf(path)), want)
-	if store.Rev() != 10 || store.Floor() != -1 || sum.Keys != 4 || sum.Rows != 8 || sum.Revision != 10 || sum.Compacted != -1 || sum.Leases != 2 {
+	if store.Rev() != 11 || store.Floor() != -1 || sum.Keys != 5 || sum.Rows != 9 || sum.Revision != 11 || sum.Compacted != -1 || sum.Leases != 2 {
 		t.Errorf("store at %d, floor %d; summary %+v", store.Rev(), store.Floor(), sum)
 	}
 	if got, want := fmt.Sprint(state.Leases()), fmt.Sprint([]txn.Lease{{ID: 15, TTL: 15}, {ID: 3600, TTL: 3600}}); got != want {
@@ -259,7 +261,8 @@ func TestKineRefuses(t *testing.T) {
 		{"NULL name", row(2, "/a", 1, 0, 0, 0, 0, "x") + "; UPDATE kine SET name = NULL WHERE id = 2", ErrDamaged, "has no name"},
 		{"text for a number", row(2, "/a", 1, 0, 0, 0, 0, "x") + "; UPDATE kine SET lease = 'soon' WHERE id = 2", ErrDamaged, "wrong type"},
 		{"an id before the first", row(-4, "/a", 1, 0, 0, 0, 0, "x"), ErrDamaged, "row -4"},
-		{"an id beyond all", row(1<<42, "/a", 1, 0, 0, 0, 0, "x"), ErrDamaged, "beyond revision"},
+		{"an id beyond all", row(1<<42, "/a", 1, 0, 0, 0, 0, "x"), ErrDamaged, "which no kine reaches"},
+		{"a counter beyond all", "UPDATE sqlite_sequence SET seq = 1 << 45", ErrDamaged, "which no kine reaches"},
 	} {
 		src, err := OpenKine(kineDB(t, c.sql))
 		wantRefused(t, c.name, src, err, c.is, c.text)

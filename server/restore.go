@@ -142,6 +142,9 @@ func inspectSource(r Restoring, dir string) error {
 	if err != nil {
 		return fmt.Errorf("the snapshot cannot be restored: %w", err)
 	}
+	if r.Bump > sqlstore.MaxRevision-p.Rev {
+		return fmt.Errorf("--bump-revision %d is too much: the snapshot is of revision %d, and the largest to begin with is %d; %d is enough for every cluster", r.Bump, p.Rev, int64(sqlstore.MaxRevision), int64(RestoreBump))
+	}
 	for at := dir; ; at = filepath.Dir(at) { // the folder may not be there yet
 		var st unix.Statfs_t
 		err := unix.Statfs(at, &st)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -237,6 +238,8 @@ func TestRestoreRefuses(t *testing.T) {
 		"etcd's":          {file: file, dir: foreign, says: "belongs to etcd"},
 		"not a founder":   {file: file, cluster: "a=http://127.0.0.1:1,b=http://127.0.0.1:2", says: "couldn't find local name"},
 		"going back":      {file: file, bump: -1, says: "must not be negative"},
+		"too far":         {file: file, bump: 1 << 40, says: "the largest to begin with is"},
+		"beyond numbers":  {file: file, bump: math.MaxInt64, says: "the largest to begin with is"},
 	} {
 		cfg := newConfig(t)
 		cfg.InitialCluster = c.cluster

@@ -149,6 +149,9 @@ func (b *Builder) finish(rev, floor int64) error {
 	if newest := max(b.last.Rev(), Initial); rev < newest || floor < -1 || floor > rev {
 		return fmt.Errorf("revision %d, floor %d, and the newest row is of %d", rev, floor, newest)
 	}
+	if rev > MaxRevision {
+		return fmt.Errorf("revision %d is beyond the largest to begin with, %d", rev, int64(MaxRevision))
+	}
 	for name, value := range map[string]int64{
 		metaOwner: 0, metaRevision: rev, metaApplied: 0, metaFloor: floor, metaCompacted: -1,
 	} {

@@ -108,7 +108,7 @@ func inspectPosition(c *conn) (position, error) {
 		return at, err
 	case !at.stamped:
 		return at, errors.New("it was never written to by a member")
-	case at.compacted < -1, at.compacted > at.floor, at.floor > at.rev, at.rev < Initial:
+	case at.compacted < -1, at.compacted > at.floor, at.floor > at.rev, at.rev < Initial, at.rev >= 2*MaxRevision:
 		return at, fmt.Errorf("it says of itself: %v, compacted %d", at, at.compacted)
 	}
 	return at, nil

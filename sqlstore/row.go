@@ -7,6 +7,10 @@ import "unsafe"
 // revisions: 69 years at a thousand a second.
 const subBits = 22
 
+// MaxRevision is the newest revision that a store may be made with, by Bump or Build:
+// half of those that fit into the ID of a row, so that a trillion are left to come.
+const MaxRevision = 1 << 40
+
 // MaxChanges is the largest number of keys that one revision can change.
 const MaxChanges = 1<<subBits - 1
 

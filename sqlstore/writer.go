@@ -185,7 +185,8 @@ func (w *Writer) Publish(index uint64) []*Commit {
 }
 
 // Bump lets revisions go on by so many above the newest one. All that was
-// published must be on disk and out of memory (Config.TailBytes -1, WaitDurable).
+// published must be on disk and out of memory (Config.TailBytes -1, WaitDurable). It
+// refuses to pass MaxRevision.
 // Whoever has seen revisions that this store never had mistakes new ones for them
 // unless Forget comes after it.
 func (w *Writer) Bump(by int64) error {
@@ -193,6 +194,9 @@ func (w *Writer) Bump(by int64) error {
 	defer w.s.mu.Unlock()
 	if len(w.s.tail.commits) > 0 || len(w.done) > 0 {
 		return fmt.Errorf("sqlstore: bump revision %d: %d commits are still in memory", w.rev, len(w.s.tail.commits)+len(w.done))
+	}
+	if by < 0 || by > MaxRevision-w.rev {
+		return fmt.Errorf("sqlstore: revision %d cannot be raised by %d: the largest to begin with is %d", w.rev, by, int64(MaxRevision))
 	}
 	w.rev += by
 	w.s.tail.flushed = w.rev
