@@ -19,6 +19,12 @@ import (
 // startThree starts three members that found a cluster together.
 func startThree(t *testing.T) []*member {
 	t.Helper()
+	return startAll(t, threeFounders(t)...)
+}
+
+// threeFounders are m1, m2 and m3, which know of each other.
+func threeFounders(t *testing.T) []Config {
+	t.Helper()
 	var cfgs []Config
 	var founders []string
 	for i := range 3 {
@@ -30,7 +36,7 @@ func startThree(t *testing.T) []*member {
 	for i := range cfgs {
 		cfgs[i].InitialCluster = strings.Join(founders, ",")
 	}
-	return startAll(t, cfgs...)
+	return cfgs
 }
 
 // A member that is left without a leader still tells who answers and how much they

@@ -2,14 +2,19 @@ package server
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -154,14 +159,8 @@ func TestRestoreThree(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := before.snapshot()
-	var cfgs []Config
-	var founders []string
-	for i := range 3 {
-		cfg := newConfig(t)
-		cfg.Name = fmt.Sprint("m", i+1)
-		cfgs = append(cfgs, cfg)
-		founders = append(founders, cfg.Name+"="+cfg.AdvertisePeerURLs[0])
-	}
+	cfgs := threeFounders(t)
+	founders := strings.Split(cfgs[0].InitialCluster, ",")
 	clusters, ids := map[string]bool{}, map[string]bool{}
 	for i := range cfgs {
 		cfgs[i].InitialCluster = strings.Join(founders, ",")
@@ -377,16 +376,88 @@ func TestSnapshotHasWhatWasAnswered(t *testing.T) {
 		at, of := members[i%3], members[(i+1)%3]
 		value := fmt.Sprintf("answered-%04d", i)
 		at.put("k", value)
-		stream, err := pb.NewMaintenanceClient(of.conn).Snapshot(t.Context(), &pb.SnapshotRequest{})
+		if image := of.received(); !bytes.Contains(image, []byte(value)) {
+			t.Fatalf("the snapshot of m%d, %d bytes, lacks what m%d had acknowledged before", (i+1)%3+1, len(image), i%3+1)
+		}
+	}
+}
+
+// received is a snapshot as clients get it.
+func (m *member) received() []byte {
+	m.t.Helper()
+	stream, err := pb.NewMaintenanceClient(m.conn).Snapshot(m.t.Context(), &pb.SnapshotRequest{})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var image bytes.Buffer
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return image.Bytes()
+		}
 		if err != nil {
-			t.Fatal(err)
+			m.t.Fatalf("the snapshot ends after %d bytes: %v", image.Len(), err)
 		}
-		var image bytes.Buffer
-		for resp, err := stream.Recv(); err == nil; resp, err = stream.Recv() {
-			image.Write(resp.Blob)
+		image.Write(resp.Blob)
+	}
+}
+
+// TestRestoreThreeUnderLoad: a snapshot of one of three members that are all written
+// to, restored on three: all that was acknowledged before it is there.
+func TestRestoreThreeUnderLoad(t *testing.T) {
+	const atLeast = 50
+	members := startThree(t)
+	loading, stop := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	var answered [3]atomic.Int64
+	for i, m := range members {
+		writers.Go(func() {
+			for n := 0; loading.Err() == nil; n++ {
+				key := fmt.Appendf(nil, "writer-%d/%06d", i, n)
+				if _, err := m.kv.Put(loading, &pb.PutRequest{Key: key, Value: key}); err == nil {
+					answered[i].Store(int64(n + 1))
+				} else if loading.Err() == nil {
+					t.Errorf("put %s: %v", key, err)
+					return
+				}
+			}
+		})
+	}
+	defer writers.Wait()
+	defer stop()
+	var before [3]int64
+	reach := func(more int64) {
+		for i := range before {
+			eventually(t, "writes at each member", func() bool { return answered[i].Load() >= before[i]+more })
 		}
-		if !bytes.Contains(image.Bytes(), []byte(value)) {
-			t.Fatalf("the snapshot of m%d, %d bytes, lacks what m%d had acknowledged before", (i+1)%3+1, image.Len(), i%3+1)
+	}
+	reach(atLeast)
+	for i := range before {
+		before[i] = answered[i].Load()
+	}
+	image := members[1].received()
+	reach(atLeast) // it went on meanwhile
+	stop()
+	writers.Wait()
+	for _, m := range members {
+		m.stop()
+	}
+
+	file := filepath.Join(t.TempDir(), "saved.db")
+	if err := os.WriteFile(file, image[:len(image)-sha256.Size], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfgs := threeFounders(t)
+	for i := range cfgs {
+		restore(t, cfgs[i], Restoring{Database: file, Bump: RestoreBump, MarkCompacted: true})
+	}
+	restored := startAll(t, cfgs...)
+	for i, n := range before {
+		for _, m := range restored {
+			resp, err := m.kv.Range(t.Context(), &pb.RangeRequest{Key: fmt.Appendf(nil, "writer-%d/", i), RangeEnd: fmt.Appendf(nil, "writer-%d/%06d", i, n), CountOnly: true})
+			if err != nil || resp.Count != n {
+				t.Errorf("of %d writes that member %d had acknowledged before the snapshot, %v are there (%v)", n, i+1, resp.GetCount(), err)
+			}
 		}
 	}
 }
