@@ -265,7 +265,10 @@ func (b *Bucket) abort(name string) {
 }
 
 // Fetch implements Place.
-func (b *Bucket) Fetch(ctx context.Context, name string, w io.Writer) error {
+func (b *Bucket) Fetch(ctx context.Context, name string, size func(bytes int64) error, w io.Writer) error {
+	if !isName(name) {
+		return noName(name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.opts.Timeout)
 	defer cancel()
 	o, err := b.client.GetObject(ctx, b.opts.Bucket, b.object(name), minio.GetObjectOptions{})
@@ -277,7 +280,10 @@ func (b *Bucket) Fetch(ctx context.Context, name string, w io.Writer) error {
 	if err != nil {
 		return b.missing(name, err)
 	}
-	n, err := io.Copy(w, o)
+	if err := size(info.Size); err != nil {
+		return err
+	}
+	n, err := io.Copy(w, io.LimitReader(o, info.Size))
 	if err == nil && n != info.Size {
 		err = fmt.Errorf("%s: %d bytes of %d came", name, n, info.Size)
 	}
@@ -295,8 +301,8 @@ func (b *Bucket) missing(name string, err error) error {
 func (b *Bucket) Delete(ctx context.Context, name string) error {
 	ctx, cancel := b.limited(ctx)
 	defer cancel()
-	if _, ok := parse(name); !ok || path.Base(name) != name {
-		return fmt.Errorf("%w: %q is no name of a snapshot; see limpet snapshot list", ErrNoSnapshot, name)
+	if _, ok := parse(name); !ok {
+		return noName(name)
 	}
 	if _, err := b.client.StatObject(ctx, b.opts.Bucket, b.object(name), minio.StatObjectOptions{}); err != nil {
 		return b.missing(name, err)

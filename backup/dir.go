@@ -90,17 +90,25 @@ func (d Dir) Put(ctx context.Context, file, name string, progress Progress) (s S
 }
 
 // Fetch implements Place.
-func (d Dir) Fetch(ctx context.Context, name string, w io.Writer) error {
+func (d Dir) Fetch(ctx context.Context, name string, size func(bytes int64) error, w io.Writer) error {
 	in, err := d.open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(copyAll(ctx, w, in, 0, nil), in.Close())
+	defer func() { _ = in.Close() }() // it was only read
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	if err := size(info.Size()); err != nil {
+		return err
+	}
+	return copyAll(ctx, w, io.LimitReader(in, info.Size()), 0, nil)
 }
 
 func (d Dir) open(name string) (*os.File, error) {
-	if filepath.Base(name) != name {
-		return nil, fmt.Errorf("%w: %q is no name of a snapshot", ErrNoSnapshot, name)
+	if !isName(name) {
+		return nil, noName(name)
 	}
 	f, err := os.Open(d.File(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,8 +119,8 @@ func (d Dir) open(name string) (*os.File, error) {
 
 // Delete implements Place.
 func (d Dir) Delete(_ context.Context, name string) error {
-	if _, ok := parse(name); !ok || filepath.Base(name) != name {
-		return fmt.Errorf("%w: %q is no name of a snapshot; see limpet snapshot list", ErrNoSnapshot, name)
+	if _, ok := parse(name); !ok {
+		return noName(name)
 	}
 	err := os.Remove(d.File(name))
 	if errors.Is(err, fs.ErrNotExist) {

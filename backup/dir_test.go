@@ -32,7 +32,8 @@ func TestNames(t *testing.T) {
 			t.Errorf("%v: %q, read as %+v, %v; want %q", c, name, s, ok, c.want)
 		}
 	}
-	for _, name := range []string{"", "x", "-1", ".a-1", "a-", "a-x", "a--1", "a-01", "a-1.part", "a-1.zip", "a-1.zst.part", noteName} {
+	for _, name := range []string{"", "x", "-1", ".a-1", "a-", "a-x", "a--1", "a-01", "a-1.part", "a-1.zip", "a-1.zst.part", noteName,
+		"a/b-1", "../../etc/x-1", "../a-1", "a\\b-1", "a\x1b[2J-1", "a b-1", "ä-1", strings.Repeat("a", 254) + "-1"} {
 		if s, ok := parse(name); ok && !strings.HasPrefix(name, "a--") {
 			t.Errorf("%q is taken for %+v", name, s)
 		}
@@ -262,7 +263,7 @@ func TestDirVerbs(t *testing.T) {
 		t.Error("Put under no name: no error")
 	}
 	var got bytes.Buffer
-	if err := d.Fetch(t.Context(), "s-m-100", &got); err != nil || !bytes.Equal(got.Bytes(), data) {
+	if err := d.Fetch(t.Context(), "s-m-100", anySize, &got); err != nil || !bytes.Equal(got.Bytes(), data) {
 		t.Errorf("Fetch: %v", err)
 	}
 	secret := filepath.Join(filepath.Dir(d.Path), "s-1")
@@ -270,7 +271,7 @@ func TestDirVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"none-1", "../s-1", "", "x"} {
-		if err := d.Fetch(t.Context(), name, &got); !errors.Is(err, ErrNoSnapshot) && name != "" {
+		if err := d.Fetch(t.Context(), name, anySize, &got); !errors.Is(err, ErrNoSnapshot) {
 			t.Errorf("Fetch %q: %v", name, err)
 		}
 		if err := d.Delete(t.Context(), name); !errors.Is(err, ErrNoSnapshot) {

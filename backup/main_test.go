@@ -86,6 +86,8 @@ func write(t testing.TB, data []byte) string {
 	return file
 }
 
+func anySize(int64) error { return nil }
+
 // wantFiles says which files a folder is to hold, hidden ones too.
 func wantFiles(t testing.TB, dir string, want ...string) {
 	t.Helper()

@@ -38,9 +38,23 @@ func plain(s string) string {
 	}, s)
 }
 
+// maxName is how long a file's name may be.
+const maxName = 255
+
+// isName reports whether a snapshot may be asked for under a name. What a store lists
+// is not to be believed: no name leads out of a folder, or writes on a terminal.
+func isName(name string) bool {
+	return name != "" && len(name) <= maxName && plain(name) == name && !strings.HasPrefix(name, ".")
+}
+
+// noName is the error for the others.
+func noName(name string) error {
+	return fmt.Errorf("%w: %q is no name of a snapshot; see limpet snapshot list", ErrNoSnapshot, name)
+}
+
 // CheckName refuses what would not be a part of a file name as it is.
 func CheckName(name string) error {
-	if name == "" || plain(name) != name || strings.HasPrefix(name, ".") {
+	if !isName(name) {
 		return fmt.Errorf("%q cannot begin the names of snapshots: give letters, digits, dots, dashes and underscores", name)
 	}
 	return nil
@@ -58,7 +72,7 @@ func nameOf(series string, at time.Time, compressed bool) string {
 func parse(name string) (Snapshot, bool) {
 	stem, compressed := strings.CutSuffix(name, zstdSuffix)
 	i := strings.LastIndexByte(stem, '-')
-	if i <= 0 || strings.HasPrefix(name, ".") {
+	if i <= 0 || !isName(name) {
 		return Snapshot{}, false
 	}
 	seconds, err := strconv.ParseInt(stem[i+1:], 10, 64)

@@ -21,8 +21,9 @@ type Place interface {
 	// Put keeps a whole file under a name, in one step. It takes a name that is
 	// there already for an error.
 	Put(ctx context.Context, file, name string, progress Progress) (Snapshot, error)
-	// Fetch copies a snapshot; ErrNoSnapshot.
-	Fetch(ctx context.Context, name string, w io.Writer) error
+	// Fetch copies a snapshot; ErrNoSnapshot. size is told before the first byte how
+	// many will come, and no more do.
+	Fetch(ctx context.Context, name string, size func(bytes int64) error, w io.Writer) error
 	// Delete removes one for good; ErrNoSnapshot.
 	Delete(ctx context.Context, name string) error
 	// Tidy removes what saves of a series that were cut short have left.

@@ -324,77 +324,77 @@ func withSnapshot(c *cli.Context, do func(file string, contents *backup.Contents
 	if c.NArg() != 1 {
 		return fmt.Errorf("%s takes one snapshot, a file or a name, got %d arguments; flags come before it", c.Command.HelpName, c.NArg())
 	}
-	file, fetched, err := findSnapshot(c)
+	s, err := findSnapshot(c)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if fetched {
-			_ = os.RemoveAll(filepath.Dir(file))
-		}
-	}()
 	meter := newMeter("reading")
-	contents, d, err := backup.Open(c.Context, file, tempDir(c), meter.tell)
+	contents, d, err := backup.Open(c.Context, s.file, tempDir(c), meter.tell)
 	meter.end()
 	if err != nil {
-		return err
+		if s.fetched != nil {
+			err = fmt.Errorf("%s: %w", s.title, err)
+		}
+		return errors.Join(err, s.drop())
 	}
-	return errors.Join(do(file, contents, d), d.Close())
+	return errors.Join(do(s.title, contents, d), d.Close(), s.drop())
 }
 
-// findSnapshot returns a file, which is in a folder of its own if it was fetched.
-func findSnapshot(c *cli.Context) (file string, fetched bool, err error) {
+// found is a snapshot that was asked for.
+type found struct {
+	file    string
+	title   string          // what people call it
+	fetched *backup.Fetched // nil: the file is the snapshot itself
+}
+
+func (f *found) drop() error {
+	if f.fetched == nil {
+		return nil
+	}
+	return f.fetched.Drop()
+}
+
+// findSnapshot returns a file that is the snapshot, or a copy of it.
+func findSnapshot(c *cli.Context) (*found, error) {
 	name := c.Args().First()
 	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
-		return name, false, nil
+		return &found{file: name, title: name}, nil
 	}
 	from, err := place(c)
 	if err != nil {
-		return "", false, err
+		return nil, err
 	}
 	if from == nil || strings.ContainsRune(name, os.PathSeparator) {
-		return "", false, fmt.Errorf("there is no file %s; a snapshot in a folder or a bucket is named with --dir, --data-dir or --s3-bucket", name)
+		return nil, fmt.Errorf("there is no file %s; a snapshot in a folder or a bucket is named with --dir, --data-dir or --s3-bucket", name)
 	}
 	if name == latest {
-		all, err := from.List(c.Context)
-		if err != nil {
-			return "", false, err
+		if name, err = newest(c, from); err != nil {
+			return nil, err
 		}
-		if len(all) == 0 {
-			return "", false, fmt.Errorf("%w in %s", backup.ErrNoSnapshot, from)
-		}
-		name = all[len(all)-1].Name
 	}
 	if d, ok := from.(backup.Dir); ok {
 		if _, err := os.Stat(d.File(name)); err != nil {
-			return "", false, fmt.Errorf("%w as %s in %s; see limpet snapshot list", backup.ErrNoSnapshot, name, from)
+			return nil, fmt.Errorf("%w as %s in %s; see limpet snapshot list", backup.ErrNoSnapshot, name, from)
 		}
-		return d.File(name), false, nil
+		return &found{file: d.File(name), title: d.File(name)}, nil
 	}
-	return fetchSnapshot(c, from, name)
+	meter := newMeter("downloading")
+	f, err := backup.FetchTo(c.Context, from, name, tempDir(c), meter.tell)
+	meter.end()
+	if err != nil {
+		return nil, err
+	}
+	return &found{f.Path(), from.String() + "/" + name, f}, nil
 }
 
-func fetchSnapshot(c *cli.Context, from backup.Place, name string) (string, bool, error) {
-	dir, err := os.MkdirTemp(tempDir(c), "limpet-snapshot-")
+// newest is the name of the newest snapshot in a place.
+func newest(c *cli.Context, from backup.Place) (string, error) {
+	all, err := from.List(c.Context)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
-	file := filepath.Join(dir, name)
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		meter := newMeter("downloading")
-		done := int64(0)
-		err = from.Fetch(c.Context, name, writerFunc(func(p []byte) (int, error) {
-			n, err := f.Write(p)
-			done += int64(n)
-			meter.tell(done, 0)
-			return n, err
-		}))
-		meter.end()
-		err = errors.Join(err, f.Close())
+	if len(all) == 0 {
+		return "", fmt.Errorf("%w in %s", backup.ErrNoSnapshot, from)
 	}
-	if err != nil {
-		return "", false, errors.Join(err, os.RemoveAll(dir))
-	}
-	return file, true, nil
+	return all[len(all)-1].Name, nil
 }
