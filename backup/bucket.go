@@ -336,10 +336,14 @@ func (b *Bucket) Whole(ctx context.Context, s Snapshot) error {
 	if err != nil {
 		return b.missing(s.Name, err)
 	}
-	if want := info.UserMetadata[sizeKey]; want != "" && want != strconv.FormatInt(info.Size, 10) {
+	switch want := info.UserMetadata[sizeKey]; want {
+	case "":
+		return damaged("%s does not carry its size (%s), as what limpet puts there does", s.Location, sizeKey)
+	case strconv.FormatInt(info.Size, 10):
+		return nil
+	default:
 		return damaged("%s has %d bytes, and %s were put there", s.Location, info.Size, want)
 	}
-	return nil
 }
 
 // progressReader is how the client tells how far it is: it reads from it as much as

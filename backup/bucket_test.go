@@ -87,3 +87,13 @@ func TestHostileStore(t *testing.T) {
 	}
 	wantFiles(t, spool)
 }
+
+// TestBucketWhole: only what carries the size that it has counts.
+func TestBucketWhole(t *testing.T) {
+	for meta, whole := range map[string]bool{"4": true, "5": false, "": false} {
+		b := newStore(t, object{Key: "s-m-1", LastModified: time.Unix(1700000000, 0), Size: 4, data: "text", meta: meta})
+		if err := b.Whole(t.Context(), Snapshot{Name: "s-m-1"}); (err == nil) != whole || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("with the size %q: %v", meta, err)
+		}
+	}
+}

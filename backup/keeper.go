@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"limpet/safefile"
@@ -264,14 +265,14 @@ func (k *Keeper) upload(ctx context.Context, series string, n note) error {
 	if err != nil {
 		return err
 	}
-	there := false
-	for _, s := range all {
-		there = there || s.Name == n.Snapshot.Name
-	}
-	if !there {
-		if _, err := k.cfg.Bucket.Put(ctx, k.cfg.Dir.File(n.Snapshot.Name), n.Snapshot.Name, nil); err != nil {
-			return err
+	file, name := k.cfg.Dir.File(n.Snapshot.Name), n.Snapshot.Name
+	if i := slices.IndexFunc(all, func(s Snapshot) bool { return s.Name == name }); i >= 0 {
+		// It came there before the power went, or it is somebody else's, and stays.
+		if err := compare(ctx, k.cfg.Bucket, file, all[i]); err != nil {
+			return fmt.Errorf("%s is there, and is not this member's: if another cluster has a member of that name, give each an --s3-folder of its own: %w", all[i].Location, err)
 		}
+	} else if _, err := Upload(ctx, k.cfg.Bucket, file, name, nil); err != nil {
+		return err
 	}
 	n.Uploaded = n.Snapshot.Name
 	return errors.Join(k.write(n), k.prune(ctx, k.cfg.Bucket, series))

@@ -17,8 +17,9 @@ import (
 // shed is a bucket in a folder, which may be out of reach.
 type shed struct {
 	Dir
-	out  bool
-	puts int
+	out    bool
+	breaks int // it keeps something else so many times
+	puts   int
 }
 
 func (s *shed) Put(ctx context.Context, file, name string, p Progress) (Snapshot, error) {
@@ -26,6 +27,15 @@ func (s *shed) Put(ctx context.Context, file, name string, p Progress) (Snapshot
 		return Snapshot{}, errors.New("the bucket is out of reach")
 	}
 	s.puts++
+	if s.breaks > 0 {
+		s.breaks--
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		data[len(data)/2] ^= 1
+		return Snapshot{Name: name, Location: s.File(name)}, os.WriteFile(s.File(name), data, 0o600)
+	}
 	return s.Dir.Put(ctx, file, name, p)
 }
 
@@ -306,5 +316,32 @@ func TestParseSchedule(t *testing.T) {
 		case says != "" && says != "none" && (err == nil || !strings.Contains(err.Error(), says)):
 			t.Errorf("%q: %v, want %q", text, err, says)
 		}
+	}
+}
+
+// TestUploadReadBack: what comes back different is no snapshot, and does not stay.
+func TestUploadReadBack(t *testing.T) {
+	k := newKeeping(t, "@daily")
+	k.lead, k.bucket.breaks = true, 1
+	if err := k.once(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "comes back with") {
+		t.Errorf("a store that changes a bit: %v", err)
+	}
+	if got := k.names(k.bucket); len(got) != 0 {
+		t.Errorf("it stays as %v", got)
+	}
+	if err := k.once(); err != nil || k.bucket.puts != 2 {
+		t.Errorf("again: %v after %d uploads", err, k.bucket.puts)
+	}
+	// The power went before it was written down that it is there, or another cluster
+	// uses the bucket.
+	n := k.newest()
+	if err := k.upload(t.Context(), "s-m", n); err != nil || k.bucket.puts != 2 {
+		t.Errorf("the same is there: %v after %d uploads", err, k.bucket.puts)
+	}
+	if err := os.WriteFile(k.bucket.File(n.Snapshot.Name), []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.upload(t.Context(), "s-m", n); err == nil || !strings.Contains(err.Error(), "is not this member's") || len(k.names(k.bucket)) != 1 {
+		t.Errorf("another is there: %v", err)
 	}
 }

@@ -1,11 +1,14 @@
 package backup
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 )
@@ -81,6 +84,51 @@ func Prune(ctx context.Context, p Place, series string, keep int) (removed, dama
 		}
 	}
 	return removed, damaged, nil
+}
+
+// Upload puts a file into a place, and reads back what is there then: what a store
+// says that it took need not be what it gives. One that differs is removed, and is an
+// error.
+func Upload(ctx context.Context, p Place, file, name string, progress Progress) (Snapshot, error) {
+	s, err := p.Put(ctx, file, name, progress)
+	if err != nil {
+		return s, err
+	}
+	if err = compare(ctx, p, file, s); errors.Is(err, ErrDamaged) {
+		err = errors.Join(err, p.Delete(ctx, name))
+	}
+	return s, err
+}
+
+// compare reads a snapshot, and finds out whether it is what is in the file. It takes
+// no room.
+func compare(ctx context.Context, p Place, file string, s Snapshot) error {
+	in, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	want, got := sha256.New(), sha256.New()
+	if err := copyAll(ctx, want, in, 0, nil); err != nil {
+		return err
+	}
+	size := func(n int64) error {
+		if n != info.Size() {
+			return damaged("%s has %d bytes, and %d were put there", s.Location, n, info.Size())
+		}
+		return nil
+	}
+	if err := p.Fetch(ctx, s.Name, size, got); err != nil {
+		return fmt.Errorf("what was put there could not be read back: %w", err)
+	}
+	if !bytes.Equal(want.Sum(nil), got.Sum(nil)) {
+		return damaged("%s was put there with the hash %x, and comes back with %x: the store, or the way to it, changes data", s.Location, want.Sum(nil), got.Sum(nil))
+	}
+	return nil
 }
 
 // SeriesIn lists the series there are.

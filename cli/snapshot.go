@@ -253,7 +253,7 @@ func putInto(c *cli.Context, to backup.Place, t *backup.Taken, series string) (n
 		return "", "", errors.Join(err, t.Drop())
 	}
 	meter := newMeter("uploading")
-	s, err := to.Put(c.Context, t.Path(), t.NameIn(all, series, time.Now()), meter.tell)
+	s, err := backup.Upload(c.Context, to, t.Path(), t.NameIn(all, series, time.Now()), meter.tell)
 	meter.end()
 	return s.Name, s.Location, errors.Join(err, t.Drop())
 }
