@@ -100,7 +100,7 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot: make some, or give another folder with --temp-dir (%w)", spool, err)
 	}
 	if err == nil || errors.Is(err, ErrDamaged) {
-		err = errors.Join(err, c.look(d))
+		err = errors.Join(err, c.look(d), ctx.Err()) // SQLite looks without it
 	}
 	if err != nil {
 		return nil, nil, errors.Join(inFile(file, err), d.Close())

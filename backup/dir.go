@@ -133,7 +133,7 @@ func (d Dir) Delete(_ context.Context, name string) error {
 }
 
 // Tidy implements Place; whose the files were to be does not matter.
-func (d Dir) Tidy(context.Context, string) error { return tidyParts(d.Path) }
+func (d Dir) Tidy(context.Context, string) error { return tidyParts(d.Path, ".*"+partSuffix) }
 
 // Whole implements Place: it takes the hash.
 func (d Dir) Whole(ctx context.Context, s Snapshot) error {

@@ -286,3 +286,35 @@ func TestDirVerbs(t *testing.T) {
 	}
 	wantFiles(t, d.Path)
 }
+
+// TestTidySpool: in a folder that others use, the next part removes what limpet left
+// there, and nothing else.
+func TestTidySpool(t *testing.T) {
+	d := Dir{t.TempDir()}
+	for _, name := range []string{".limpet-1" + partSuffix, ".123" + partSuffix, "limpet-1" + partSuffix} {
+		if err := os.WriteFile(d.File(name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(d.File("limpet-1"+partSuffix), d.File(".limpet-2"+partSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		p, err := newPart(d.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := p.drop(); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	left, err := os.ReadDir(d.Path)
+	if err != nil || len(left) != 5 { // both parts, the link and the two of others
+		t.Errorf("%v, %v", left, err)
+	}
+	if _, err := os.Lstat(d.File(".limpet-1" + partSuffix)); err == nil {
+		t.Error("what limpet left is there still")
+	}
+}

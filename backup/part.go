@@ -17,15 +17,48 @@ import (
 // whoever tidies up knows that it is being written.
 type part struct{ *os.File }
 
+// ownParts is what the names of parts are like, also in a folder that others use.
+const ownParts = ".limpet-*" + partSuffix
+
+// newPart makes one, and removes those in the folder that a process has left which
+// had no time to: it was killed, or the power went.
 func newPart(dir string) (*part, error) {
-	f, err := os.CreateTemp(dir, ".*"+partSuffix)
+	_ = tidyParts(dir, ownParts) // what cannot be removed takes room, and checkRoom tells that
+	for {
+		f, err := os.CreateTemp(dir, ownParts)
+		if err != nil {
+			return nil, fmt.Errorf("%s is not writable: %w", dir, plainError(err))
+		}
+		mine, err := lockPart(f)
+		if mine {
+			return &part{f}, nil
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lockPart locks a part that is new. false without an error: somebody who tidies up
+// was there before, and takes it away.
+func lockPart(f *os.File) (mine bool, err error) {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("%s is not writable: %w", dir, plainError(err))
+		return false, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
+	there, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	return &part{f}, nil
+	return err == nil && os.SameFile(info, there), err
 }
 
 // drop removes the file.
@@ -59,10 +92,14 @@ func (p *part) giveTo(dir string) error {
 }
 
 // tidyParts removes parts that nobody writes any more.
-func tidyParts(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, ".*"+partSuffix))
-	for _, name := range left {
-		f, oerr := os.OpenFile(name, os.O_RDWR, 0)
+func tidyParts(dir, pattern string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if is, _ := filepath.Match(pattern, e.Name()); !is || !e.Type().IsRegular() {
+			continue
+		}
+		name := filepath.Join(dir, e.Name())
+		f, oerr := os.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 		if oerr != nil {
 			continue // gone meanwhile, or another user's
 		}

@@ -39,7 +39,7 @@ func exportCommand() *cli.Command {
 			&cli.BoolFlag{Name: "force", Usage: "write although the target has keys below the prefix, or the file is there"},
 			outputFlag(),
 		}),
-		Action: func(c *cli.Context) error {
+		Action: untilSignal(func(c *cli.Context) error {
 			if c.Args().Present() {
 				return fmt.Errorf("limpet export takes flags only, got %q; see limpet export --help", c.Args().First())
 			}
@@ -65,7 +65,7 @@ func exportCommand() *cli.Command {
 				return dump(c, from)
 			}
 			return export(c, from, target)
-		},
+		}),
 	}
 }
 

@@ -27,7 +27,7 @@ func importCommand(version string) *cli.Command {
 		Description: "Revisions stay what they are, so that Kubernetes goes on where it was. The source\n" +
 			"is read only; what was written is read again and compared with it. Until all is\n" +
 			"done and synced, the data directory is none that limpet server would start with.",
-		Subcommands: []*cli.Command{importKineCommand(version), importEtcdCommand(version)},
+		Subcommands: endable(importKineCommand(version), importEtcdCommand(version)),
 	}
 }
 

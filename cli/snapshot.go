@@ -27,9 +27,9 @@ func snapshotCommand(version string) *cli.Command {
 			"A snapshot is what etcdctl snapshot save writes: the database, and its hash\n" +
 			"behind it. It holds all keys, users and leases, and no token: keep that\n" +
 			"elsewhere, and snapshots where only you can read them.",
-		Subcommands: []*cli.Command{
+		Subcommands: endable(
 			saveCommand(), snapshotStatusCommand(), restoreCommand(version), snapshotListCommand(), snapshotDeleteCommand(), snapshotPruneCommand(),
-		},
+		),
 	}
 }
 
