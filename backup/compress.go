@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -69,6 +70,16 @@ func expand(kind string, in io.Reader) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return z.IOReadCloser(), nil
+}
+
+// unpackTo unpacks into a file, as far as its disk has room: how much will come, a
+// compressed file does not tell in a way that can be believed.
+func (c *Contents) unpackTo(ctx context.Context, in *os.File, size int64, out *part, progress Progress) error {
+	free, kept, err := room(filepath.Dir(out.Name()))
+	if err != nil {
+		return err
+	}
+	return c.unpack(ctx, in, size, &bounded{out, free - kept}, progress)
 }
 
 // unpack writes the database of a compressed snapshot to out, without the hash

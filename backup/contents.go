@@ -91,13 +91,13 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 		err = c.read(ctx, in, info.Size(), io.Discard, progress)
 	} else if d.unpacked, err = newPart(spool); err == nil {
 		d.Path = d.unpacked.Name()
-		err = c.unpack(ctx, in, info.Size(), d.unpacked, progress)
+		err = c.unpackTo(ctx, in, info.Size(), d.unpacked, progress)
 	}
 	if c.Hashed && kind == "" {
 		d.Tail = hashBytes
 	}
 	if isFull(err) {
-		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot: make some, or give another folder with --temp-dir (%w)", spool, err)
+		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot, beside what stays free for others: make some, or give another folder with --temp-dir (%w)", spool, err)
 	}
 	if err == nil || errors.Is(err, ErrDamaged) {
 		err = errors.Join(err, c.look(d), ctx.Err()) // SQLite looks without it

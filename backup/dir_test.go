@@ -174,6 +174,19 @@ func TestFullDisk(t *testing.T) {
 		}
 		wantFiles(t, dir, "fill")
 	}
+	// What unpacks to far more than it takes does not fill the disk: half of this one,
+	// with what others use, is to stay free.
+	if err := os.Truncate(filepath.Join(dir, "fill"), 10<<20); err != nil {
+		t.Fatal(err)
+	}
+	bomb := write(t, zstdOf(t, make([]byte, 20<<20)))
+	if _, _, err := Open(t.Context(), bomb, dir, nil); err == nil || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "no room for the unpacked snapshot") {
+		t.Errorf("unpacking far more than there is room: %v", err)
+	}
+	wantFiles(t, dir, "fill")
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 37<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	small := write(t, zstdOf(t, b.snapshot()))
 	if _, _, err := Open(t.Context(), small, dir, nil); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "--temp-dir") {
 		t.Errorf("unpacking on a disk that is full: %v", err)

@@ -3,6 +3,7 @@ package backup
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -120,14 +121,36 @@ func spare(st *unix.Statfs_t) int64 {
 
 // checkRoom says so if a disk has not room for so many bytes.
 func checkRoom(dir string, bytes int64) error {
+	free, spare, err := room(dir)
+	if err == nil && free < bytes+spare {
+		err = fmt.Errorf("the disk of %s has %s free, and a snapshot needs %s there: make room, or give another folder", dir, sizeText(free), sizeText(bytes+spare))
+	}
+	return err
+}
+
+// room is what a disk has free, and what is to stay so.
+func room(dir string) (free, kept int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("%s cannot be looked at: %w", dir, err)
+		return 0, 0, fmt.Errorf("%s cannot be looked at: %w", dir, err)
 	}
-	if free := int64(st.Bavail) * int64(st.Bsize); free < bytes+spare(&st) {
-		return fmt.Errorf("the disk of %s has %s free, and a snapshot needs %s there: make room, or give another folder", dir, sizeText(free), sizeText(bytes+spare(&st)))
+	return int64(st.Bavail) * int64(st.Bsize), spare(&st), nil
+}
+
+// bounded takes no more than left bytes: then the disk counts as full.
+type bounded struct {
+	w    io.Writer
+	left int64
+}
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		return 0, syscall.ENOSPC
 	}
-	return nil
+	n, err := b.w.Write(p)
+	b.left -= int64(n)
+	return n, err
 }
 
 func sizeText(n int64) string {
