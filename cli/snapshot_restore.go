@@ -25,6 +25,7 @@ func restoreCommand(version string) *cli.Command {
 		&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
 		&cli.Int64Flag{Name: "bump-revision", Usage: "by how much revisions go up, so that none comes a second time that clients have seen after the snapshot", Value: server.RestoreBump},
 		&cli.BoolFlag{Name: "mark-compacted", Usage: "have clients that watch from older revisions list anew; off keeps the history", Value: true},
+		&cli.BoolFlag{Name: "skip-hash-check", Usage: "take a file that carries no hash, such as limpet.db of a stopped member; a hash that is there is compared all the same"},
 	}
 	return &cli.Command{
 		Name: "restore", Usage: "make the data directory of a new cluster out of a snapshot", ArgsUsage: "FILE|NAME|latest",
@@ -45,7 +46,10 @@ func restoreCommand(version string) *cli.Command {
 			}
 			defer log.close()
 			cfg := restoreConfig(c, version)
-			return withSnapshot(c, func(_ string, _ *backup.Contents, d *backup.Database) error {
+			return withSnapshot(c, func(title string, contents *backup.Contents, d *backup.Database) error {
+				if !contents.Hashed && !c.Bool("skip-hash-check") {
+					return fmt.Errorf("%s carries no hash, so that nobody can tell whether it is what was saved: give what limpet or etcdctl snapshot save has written; if you trust it, as the limpet.db of a member that was stopped, give --skip-hash-check", title)
+				}
 				out, err := server.Restore(cfg, server.Restoring{
 					Database: d.Path, Tail: d.Tail, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
 				}, log.Logger)

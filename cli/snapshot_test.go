@@ -102,7 +102,14 @@ func TestSnapshotsByHand(t *testing.T) {
 		t.Errorf("status: %+v, %v", contents, err)
 	}
 	stop()
-	for i, from := range [][]string{{file}, {"--dir", dirs, latest}, {filepath.Join(dir, "data", "limpet.db")}} {
+	none := filepath.Join(dir, "none")
+	if _, err := limpet("snapshot", "restore", "--data-dir", none, filepath.Join(dir, "data", "limpet.db")); err == nil || !strings.Contains(err.Error(), "--skip-hash-check") {
+		t.Errorf("restore of a file without a hash: %v", err)
+	}
+	if _, err := os.Stat(none); err == nil {
+		t.Error("what was refused has made a folder")
+	}
+	for i, from := range [][]string{{file}, {"--dir", dirs, latest}, {"--skip-hash-check", filepath.Join(dir, "data", "limpet.db")}} {
 		again := filepath.Join(dir, "again", string(rune('a'+i)))
 		args := []string{"snapshot", "restore", "--data-dir", again, "--initial-advertise-peer-urls", "http://127.0.0.1:1", "--bump-revision", "100"}
 		out := succeed(t, slices.Concat(args, from)...)
