@@ -108,6 +108,17 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 	return c, d, nil
 }
 
+// IsCompressed reports whether a file is one that Open would unpack.
+func IsCompressed(file string) (bool, error) {
+	in, err := os.Open(file)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	kind, err := compression(in)
+	return kind != "", err
+}
+
 // inFile names the file once, whatever files the text speaks of.
 func inFile(file string, err error) error {
 	if errors.Is(err, ErrDamaged) {

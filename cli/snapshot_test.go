@@ -101,6 +101,13 @@ func TestSnapshotsByHand(t *testing.T) {
 	if err := json.Unmarshal([]byte(succeed(t, "snapshot", "status", "--output", "json", file)), &contents); err != nil || contents.Revision != 2 || contents.Keys != 1 || !contents.Hashed {
 		t.Errorf("status: %+v, %v", contents, err)
 	}
+	spool := t.TempDir()
+	if out := succeed(t, "sql", "--file", all[2].Location, "--temp-dir", spool, "--output", "csv", "SELECT key FROM revisions"); out != "key\nk\n" {
+		t.Errorf("sql of a compressed snapshot: %q", out)
+	}
+	if left, err := os.ReadDir(spool); err != nil || len(left) != 0 {
+		t.Errorf("sql has left %v, %v", left, err)
+	}
 	stop()
 	none := filepath.Join(dir, "none")
 	if _, err := limpet("snapshot", "restore", "--data-dir", none, filepath.Join(dir, "data", "limpet.db")); err == nil || !strings.Contains(err.Error(), "--skip-hash-check") {

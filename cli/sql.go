@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"limpet/backup"
 	"limpet/server"
 )
 
@@ -36,7 +37,8 @@ func sqlCommand() *cli.Command {
 			"--timeout bounds. Ask long questions of a snapshot.",
 		Flags: []cli.Flag{
 			dataDirFlag(),
-			&cli.StringFlag{Name: "file", Usage: "a snapshot, or another copy that nobody writes, instead of --data-dir"},
+			&cli.StringFlag{Name: "file", Usage: "a snapshot, also a compressed one, or another copy that nobody writes, instead of --data-dir"},
+			tempFlag(),
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "table, json (an object a line) or csv", Value: "table"},
 			&cli.DurationFlag{Name: "timeout", Usage: "how long the answer may take", Value: 30 * time.Second},
 		},
@@ -53,9 +55,27 @@ func sqlCommand() *cli.Command {
 		if c.Duration("timeout") <= 0 {
 			return badValue("timeout", c.Duration("timeout").String(), "a duration such as 30s")
 		}
-		return askSQL(c, args[0])
+		return withUnpacked(c, c.String("file"), func(file string) error { return askSQL(c, file, args[0]) })
 	}
+	cmd.Action = untilSignal(cmd.Action)
 	return cmd
+}
+
+// withUnpacked hands a file to do; one that is compressed is unpacked for that time.
+func withUnpacked(c *cli.Context, file string, do func(file string) error) error {
+	if file == "" {
+		return do("")
+	}
+	if packed, err := backup.IsCompressed(file); err != nil || !packed {
+		return do(file) // which says what is wrong with it
+	}
+	meter := newMeter("unpacking")
+	_, d, err := backup.Open(c.Context, file, tempDir(c), meter.tell)
+	meter.end()
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(d.Path), d.Close())
 }
 
 // answerGrace is how long an answer that is out of time has to end by itself.
@@ -64,7 +84,7 @@ const answerGrace = time.Second
 // askSQL asks, and gives up when the time is over even if SQLite is within a row, or
 // the reader of the output does not read: the process then ends, and with it what
 // holds the member's file.
-func askSQL(c *cli.Context, sql string) error {
+func askSQL(c *cli.Context, file, sql string) error {
 	out := bufio.NewWriter(c.App.Writer)
 	p, err := newRowPrinter(out, c.String("output"))
 	if err != nil {
@@ -77,7 +97,7 @@ func askSQL(c *cli.Context, sql string) error {
 	go func() {
 		answer := server.Answer{Columns: p.columns, Row: p.row}
 		var err error
-		if file := c.String("file"); file != "" {
+		if file != "" {
 			err = server.AskSnapshot(ctx, file, sql, answer)
 		} else {
 			err = server.AskDatabase(ctx, c.String("data-dir"), sql, answer)
