@@ -43,6 +43,8 @@ func (o S3) Given() bool { return o.Bucket != "" }
 // Check finds what would keep a bucket from being opened.
 func (o S3) Check() error {
 	switch {
+	case strings.Contains(o.Endpoint, "@"): // is not repeated: it holds a secret
+		return errors.New("--s3-endpoint has keys in it, or another name before an @: give host:port alone, and the keys with --s3-access-key and --s3-secret-key-file")
 	case o.Bucket == "" && (o.Folder != "" || o.AccessKey != "" || o.SecretKey != "" || o.SecretKeyFile != ""):
 		return errors.New("--s3-bucket is missing: the other flags of S3 say how to reach it")
 	case o.Bucket == "":

@@ -97,3 +97,15 @@ func TestBucketWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestKeysInEndpoint: they are refused, and not printed.
+func TestKeysInEndpoint(t *testing.T) {
+	for _, at := range []string{"http://AK:hush@host:9000", "AK:hush@host", "https://hush@host"} {
+		for _, bucket := range []string{"boards", ""} {
+			err := S3{Endpoint: at, Bucket: bucket, AccessKey: "a", SecretKey: "s", Timeout: time.Second}.Check()
+			if err == nil || !strings.Contains(err.Error(), "--s3-secret-key-file") || strings.Contains(err.Error(), "hush") {
+				t.Errorf("%s: %v", at, err)
+			}
+		}
+	}
+}

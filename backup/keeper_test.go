@@ -306,7 +306,7 @@ func TestKeeperRun(t *testing.T) {
 
 func TestParseSchedule(t *testing.T) {
 	for text, says := range map[string]string{
-		"0 */12 * * *": "", "@daily": "", "@every 6h": "", "30 3 * * 1-5": "", "": "none", "off": "none", " ": "none",
+		"0 */12 * * *": "", "@daily": "", "@every 6h": "", "@every 1m": "", "@every 1s": "once a minute is the most", "@every 59s": "once a minute", "30 3 * * 1-5": "", "": "none", "off": "none", " ": "none",
 		"hourly": "want minute", "61 * * * *": "want minute", "0 0 30 2 *": "never comes", "* * * *": "want minute",
 	} {
 		s, err := ParseSchedule(text)
