@@ -216,7 +216,7 @@ func (b *Bucket) List(ctx context.Context) ([]Snapshot, error) {
 		if !ok {
 			continue
 		}
-		s.Bytes, s.Location = o.Size, "s3://"+path.Join(b.opts.Bucket, o.Key)
+		s.Bytes, s.Modified, s.Location = o.Size, o.LastModified, "s3://"+path.Join(b.opts.Bucket, o.Key)
 		out = append(out, s)
 	}
 	return sorted(out), nil

@@ -109,3 +109,12 @@ func TestKeysInEndpoint(t *testing.T) {
 		}
 	}
 }
+
+// TestNewestInBucket: between members the store's clock counts.
+func TestNewestInBucket(t *testing.T) {
+	at := time.Unix(1700000000, 0)
+	b := newStore(t, object{Key: "s-a-100", LastModified: at.Add(time.Hour)}, object{Key: "s-a-99", LastModified: at.Add(2 * time.Hour)}, object{Key: "s-b-5000", LastModified: at})
+	if s, note, err := Newest(t.Context(), b, t.TempDir()); err != nil || s.Name != "s-a-100" || !strings.Contains(note, "took s-a-100") {
+		t.Errorf("got %s, %q, %v", s.Name, note, err)
+	}
+}

@@ -331,3 +331,35 @@ func TestTidySpool(t *testing.T) {
 		t.Error("what limpet left is there still")
 	}
 }
+
+// TestNewest: between members the revision counts, not their clocks.
+func TestNewest(t *testing.T) {
+	d := Dir{t.TempDir()}
+	if _, _, err := Newest(t.Context(), d, d.Path); !errors.Is(err, ErrNoSnapshot) {
+		t.Errorf("of an empty folder: %v", err)
+	}
+	ahead, behind := newBoard(t), newBoard(t)
+	old := ahead.take(d, "scheduled-a", time.Unix(100, 0), true)
+	want := func(name string, notes ...string) {
+		t.Helper()
+		s, note, err := Newest(t.Context(), d, t.TempDir())
+		if err != nil || s.Name != name || len(notes) == 0 && note != "" {
+			t.Errorf("got %s, %q, %v; want %s", s.Name, note, err, name)
+		}
+		for _, n := range notes {
+			if !strings.Contains(note, n) {
+				t.Errorf("%q does not say %q", note, n)
+			}
+		}
+	}
+	want(old.Name)
+	ahead.put("more", "x")
+	high := ahead.take(d, "scheduled-a", time.Unix(200, 0), true)
+	want(high.Name)
+	low := behind.take(d, "scheduled-b", time.Unix(5000, 0), false) // its clock is ahead
+	want(high.Name, "took "+high.Name, fmt.Sprint("revision ", ahead.Rev()), low.Name+" is newer by its member's clock")
+	if err := os.WriteFile(d.File(high.Name), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(low.Name, "took "+low.Name, high.Name+" is damaged, and was passed over")
+}

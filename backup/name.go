@@ -21,6 +21,7 @@ type Snapshot struct {
 	Created    time.Time `json:"created"`
 	Bytes      int64     `json:"bytes"` // as it is kept
 	Location   string    `json:"location"`
+	Modified   time.Time `json:"-"` // by the clock of the store; only in a bucket
 	Compressed bool      `json:"compressed"`
 }
 

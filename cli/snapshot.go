@@ -269,7 +269,7 @@ func snapshotStatusCommand() *cli.Command {
 		Name: "status", Usage: "read a snapshot whole, and tell what it holds", ArgsUsage: "FILE|NAME|latest",
 		Description: "Takes what limpet snapshot save and etcdctl snapshot save have written, also\n" +
 			"through gzip, and the limpet.db of a member that was stopped. NAME is looked for\n" +
-			"in the folder or the bucket that the flags name. Fails if it is damaged.",
+			"in the folder or the bucket that the flags name. Fails if it is damaged.\n\n" + latestRule,
 		OnUsageError: usageError,
 		Flags:        append(append([]cli.Flag{dataDirFolderFlag(), dirFlag(), tempFlag()}, s3Flags()...), outputFlag()),
 		Action: func(c *cli.Context) error {
@@ -317,6 +317,11 @@ func printContents(w io.Writer, file string, c *backup.Contents) error {
 
 // latest names the newest snapshot there is.
 const latest = "latest"
+
+// latestRule says which that is.
+const latestRule = "latest is the newest of the member whose snapshots are there. Where several members,\n" +
+	"or several names, have some, it is the one with the highest revision, in a bucket the\n" +
+	"one that came there last, and the command says which it took.\n"
 
 // withSnapshot finds the snapshot that the one argument names, fetches it if it is in
 // a bucket, reads it whole and hands it to do.
@@ -387,14 +392,12 @@ func findSnapshot(c *cli.Context) (*found, error) {
 	return &found{f.Path(), from.String() + "/" + name, f}, nil
 }
 
-// newest is the name of the newest snapshot in a place.
+// newest is the name of the newest snapshot in a place; it says which it is, if there
+// was a choice.
 func newest(c *cli.Context, from backup.Place) (string, error) {
-	all, err := from.List(c.Context)
-	if err != nil {
-		return "", err
+	s, note, err := backup.Newest(c.Context, from, tempDir(c))
+	if err == nil && note != "" {
+		_, _ = fmt.Fprintf(c.App.ErrWriter, "limpet: %s\n", note)
 	}
-	if len(all) == 0 {
-		return "", fmt.Errorf("%w in %s", backup.ErrNoSnapshot, from)
-	}
-	return all[len(all)-1].Name, nil
+	return s.Name, err
 }

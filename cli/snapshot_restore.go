@@ -34,7 +34,7 @@ func restoreCommand(version string) *cli.Command {
 			"old one must not run again with their data.\n\n" +
 			"Restored alone, the member begins the cluster, and others join it with empty\n" +
 			"data directories. Or restore the same snapshot on each member, with the same\n" +
-			"--initial-cluster, as with etcd.\n\n" +
+			"--initial-cluster, as with etcd.\n\n" + latestRule + "\n" +
 			"    limpet snapshot restore --data-dir /var/lib/limpet backup.db\n" +
 			"    limpet snapshot restore --data-dir /var/lib/limpet --dir /mnt/usb latest",
 		OnUsageError: usageError,
