@@ -87,6 +87,17 @@ func freeAddr(t *testing.T) string {
 // eventually waits until cond holds; what names it.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
+	within(t, patience, what, cond)
+}
+
+// byAndBy waits for what a schedule does, too, which comes once a minute at most.
+func byAndBy(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	within(t, 3*time.Minute+patience, what, cond)
+}
+
+func within(t *testing.T, patience time.Duration, what string, cond func() bool) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for !cond() {
