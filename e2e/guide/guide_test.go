@@ -171,7 +171,7 @@ func takesWords(reference, name string) bool {
 }
 
 // notOurs are flags of others that guides speak of.
-var notOurs = []string{"keep-data", "cluster-init"}
+var notOurs = []string{"keep-data", "cluster-init", "no-block"}
 
 // Every flag that a guide speaks of is there.
 func TestFlagsAreInTheReference(t *testing.T) {
