@@ -147,12 +147,25 @@ func (k *keeper) report(ctx context.Context, n *raftfsm.Node) {
 	if self == nil || n.Leader() == 0 {
 		return
 	}
-	now := k.me.recordOver(ms, self)
-	if same(self, now) {
+	if same(self, k.me.recordOver(ms, self)) {
 		return
 	}
 	rctx, cancel := context.WithTimeout(ctx, reportFor)
 	defer cancel()
+	// A member that catches up sees the peer URLs of before: to report these would
+	// undo what an operator was told is done since.
+	if err := n.ReadIndex(rctx); err != nil {
+		k.me.log.Debug("this member is not up to date yet, and does not report itself", "error", err)
+		return
+	}
+	ms = n.Membership()
+	if self = ms.Self; self == nil {
+		return
+	}
+	now := k.me.recordOver(ms, self)
+	if same(self, now) {
+		return
+	}
 	if _, err := n.Propose(rctx, now); err != nil {
 		k.me.log.Debug("this member could not report itself", "error", err)
 	}
