@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 const deadline = 30 * time.Second
 
 // quick timing, and yet none that a busy machine upsets.
-const quick = 250 * time.Millisecond
+const quick = 500 * time.Millisecond
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

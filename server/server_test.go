@@ -55,7 +55,8 @@ func start(t testing.TB, cfg Config) *member {
 }
 
 // startAll starts members that may wait for each other: when one cannot start,
-// none of the others goes on waiting for it.
+// none of the others goes on waiting for it. Members of a cluster get the times
+// of the product: with shorter ones, a busy machine changes the leader.
 func startAll(t testing.TB, cfgs ...Config) []*member {
 	t.Helper()
 	ctx, giveUp := context.WithCancelCause(t.Context())
@@ -63,6 +64,9 @@ func startAll(t testing.TB, cfgs ...Config) []*member {
 	servers := make([]*Server, len(cfgs))
 	var wg sync.WaitGroup
 	for i, cfg := range cfgs {
+		if strings.Contains(cfg.InitialCluster, ",") {
+			cfg.Heartbeat, cfg.Election = DefaultConfig().Heartbeat, DefaultConfig().Election
+		}
 		// Owner: this call.
 		wg.Go(func() {
 			var err error
