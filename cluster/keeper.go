@@ -142,33 +142,42 @@ func inRaft(n *raftfsm.Node, id uint64) bool {
 // report brings this member's record up to date: its name, where it is, what
 // it can read.
 func (k *keeper) report(ctx context.Context, n *raftfsm.Node) {
-	ms := n.Membership()
-	self := ms.Self
-	if self == nil || n.Leader() == 0 {
-		return
-	}
-	if same(self, k.me.recordOver(ms, self)) {
+	if n.Leader() == 0 || k.news(n) == nil {
 		return
 	}
 	rctx, cancel := context.WithTimeout(ctx, reportFor)
 	defer cancel()
 	// A member that catches up sees the peer URLs of before: to report these would
-	// undo what an operator was told is done since.
+	// undo what an operator was told is done since. Where an older member keeps the
+	// report from leaving them out, little time is left for that.
 	if err := n.ReadIndex(rctx); err != nil {
 		k.me.log.Debug("this member is not up to date yet, and does not report itself", "error", err)
 		return
 	}
-	ms = n.Membership()
-	if self = ms.Self; self == nil {
-		return
-	}
-	now := k.me.recordOver(ms, self)
-	if same(self, now) {
+	now := k.news(n)
+	if now == nil {
 		return
 	}
 	if _, err := n.Propose(rctx, now); err != nil {
 		k.me.log.Debug("this member could not report itself", "error", err)
 	}
+}
+
+// news is what this member has to report; nil while its record is right, or while
+// it has none. The peer URLs are left out where they stay what they are.
+func (k *keeper) news(n *raftfsm.Node) *txn.Member {
+	ms := n.Membership()
+	if ms.Self == nil {
+		return nil
+	}
+	now := k.me.recordOver(ms, ms.Self)
+	if same(ms.Self, now) {
+		return nil
+	}
+	if n.PartReports() && slices.Equal(now.PeerURLs, ms.Self.PeerURLs) {
+		now.PeerURLs = nil
+	}
+	return now
 }
 
 func same(a, b *txn.Member) bool {
@@ -180,7 +189,7 @@ func same(a, b *txn.Member) bool {
 func (k *keeper) reported(ctx context.Context) error {
 	n := k.me.node.Load()
 	for {
-		if ms := n.Membership(); ms.Self != nil && same(ms.Self, k.me.recordOver(ms, ms.Self)) {
+		if n.Membership().Self != nil && k.news(n) == nil {
 			return nil
 		}
 		if k.me.Identity().Removed {

@@ -12,7 +12,7 @@ import (
 
 // An entry is one raft log entry: a batch of commands with one time.
 //
-//	byte  0      format: 1, 2, 4 or 6
+//	byte  0      format: 1, 2, 4, 6 or 8
 //	byte  1-8    ID of the member that proposed it, big endian
 //	byte  9-16   the proposer's number for the batch
 //	byte 17-24   the proposer's wall clock, Unix milliseconds
@@ -24,16 +24,17 @@ import (
 //	4 bytes      CRC-32C of all bytes before, big endian
 //
 // raft-wal does not check what it reads, and cards rot: format 2 is for that.
-// Formats 4 and 6 are the same, with commands that older programs do not know: 6
-// has those of etcd's v2 API (there is no 3 and no 5: one flipped bit would make
-// them 1, which has no sum). A format is written
-// once every member reads it, so that members of two versions run side by side
-// while they are upgraded. A format this program does not know
+// Formats 4, 6 and 8 are the same, with commands that older programs do not know:
+// 6 has those of etcd's v2 API, 8 members' reports that leave their peer URLs as
+// they are (no format is odd: one flipped bit would make it 1, which has no sum).
+// A format is written once every member reads it, so that members of two versions
+// run side by side while they are upgraded. A format this program does not know
 // stops the member before it changes anything: a newer limpet must first be
 // installed everywhere.
 const (
-	newestFormat = 6
+	newestFormat = 8
 	v2Format     = 6
+	partFormat   = 8
 	entryHeader  = 25
 	entrySum     = 4
 )
@@ -116,7 +117,7 @@ func decodeHead(b []byte) (h entryHead, rest []byte, err error) {
 	rest = b[entryHeader:]
 	switch b[0] {
 	case 1:
-	case 2, 4, 6:
+	case 2, 4, 6, 8:
 		if len(rest) < entrySum {
 			return h, nil, fmt.Errorf("%w: %d bytes, want at least %d", errEntry, len(b), entryHeader+entrySum)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
@@ -136,7 +137,7 @@ func playOlder(t *testing.T) {
 // TestFormatLimit: a build that plays an older limpet reads what that one read,
 // and refuses what it did.
 func TestFormatLimit(t *testing.T) {
-	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "4": 4, "6": 6, "7": newestFormat, "0": newestFormat, "x": newestFormat} {
+	for limit, want := range map[string]int{"": newestFormat, "1": 1, "2": 2, "4": 4, "6": 6, "8": 8, "9": newestFormat, "0": newestFormat, "x": newestFormat} {
 		if got := knownFormat(limit); got != want {
 			t.Errorf("with the limit %q: format %d, want %d", limit, got, want)
 		}
@@ -146,10 +147,10 @@ func TestFormatLimit(t *testing.T) {
 	damaged := append([]byte(nil), newer...)
 	damaged[entryHeader]++
 	unknown := append([]byte{newestFormat + 1}, newer[1:]...)
-	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), "format 7, this program knows 6: upgrade limpet") {
-		t.Errorf("an entry of format 7: got %v, want errNewer and both formats", err)
+	if _, _, err := decode(unknown); !errors.Is(err, errNewer) || !strings.Contains(err.Error(), fmt.Sprintf("format %d, this program knows %d: upgrade limpet", newestFormat+1, newestFormat)) {
+		t.Errorf("an entry of a newer format: got %v, want errNewer and both formats", err)
 	}
-	for _, format := range []byte{4, 6} {
+	for _, format := range []byte{4, 6, 8} {
 		if _, cmds, err := decode(encode(t, entryHead{format: format, member: 1}, &txn.RotationStep{})); err != nil || len(cmds) != 1 {
 			t.Errorf("an entry of format %d: got %v, %v", format, cmds, err)
 		}

@@ -87,6 +87,10 @@ func (n *Node) where() route {
 	return route{leader: id, term: term}
 }
 
+// PartReports reports whether all members read a report that leaves the peer URLs
+// as they are.
+func (n *Node) PartReports() bool { return n.format() >= partFormat }
+
 // format is that of the entries which this member proposes: the newest that
 // everybody reads.
 func (n *Node) format() byte { return byte(min(n.cfg.Format, n.Membership().Format())) }

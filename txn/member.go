@@ -15,7 +15,9 @@ import (
 
 // Member is one member of the cluster as etcd's membership calls show it. As a
 // command it is a member's report of itself: name, URLs and what it can read;
-// the other fields of the report are ignored.
+// the other fields of the report are ignored. A report without peer URLs leaves
+// them as they are: one that repeated them would undo a change that was agreed on
+// after the member looked.
 type Member struct {
 	ID         uint64   `json:"id"`
 	Name       string   `json:"name"` // empty until the member has started
@@ -129,7 +131,10 @@ func (st *State) report(r *Member) error {
 		return err
 	}
 	now := *m
-	now.Name, now.PeerURLs, now.ClientURLs, now.Version, now.Format = r.Name, r.PeerURLs, r.ClientURLs, r.Version, r.Format
+	now.Name, now.ClientURLs, now.Version, now.Format = r.Name, r.ClientURLs, r.Version, r.Format
+	if len(r.PeerURLs) > 0 {
+		now.PeerURLs = r.PeerURLs
+	}
 	st.keepMember(&now)
 	return nil
 }

@@ -91,7 +91,7 @@ func (s *story) stillOld(ids []uint64) {
 }
 
 // newestFormat is that of the entries which a limpet of today writes.
-const newestFormat = 6
+const newestFormat = 8
 
 // switched waits until everybody's log holds entries of the newest format.
 func (s *story) switched(ids []uint64) {
