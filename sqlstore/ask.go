@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // ErrReadOnly: a question in SQL wants to do something else than read.
@@ -35,6 +37,10 @@ var askPragmas = []string{
 	"temp_store = FILE", // sorting a whole database must not take its size in memory
 }
 
+// maxAskedValue bounds the values that a question makes up, in bytes: of one such
+// as a sum of all strings, SQLite would keep a gigabyte in memory.
+const maxAskedValue = 64 << 20
+
 // Ask calls columns once and row for each row of the answer; neither may keep the
 // slice. Values are int64, float64, string, []byte or nil. Nothing can be written,
 // no other file reached, and no lock of a member taken but SQLite's for readers;
@@ -44,7 +50,7 @@ var askPragmas = []string{
 // SQLite makes its shared memory beside a file that is not still: only the file's
 // owner and root may ask then, so that what is made is the owner's.
 func Ask(ctx context.Context, q Question, columns func([]string) error, row func([]driver.Value) error) error {
-	sql, err := oneStatement(q.SQL)
+	statement, err := oneStatement(q.SQL)
 	if err != nil {
 		return err
 	}
@@ -52,15 +58,37 @@ func Ask(ctx context.Context, q Question, columns func([]string) error, row func
 	if err != nil {
 		return err
 	}
+	unhold, err := c.limit(sqlite3.SQLITE_LIMIT_LENGTH, maxAskedValue)
+	if err != nil {
+		return errors.Join(err, unhold())
+	}
 	guard := &questionGuard{}
 	err = c.c.(sqlite.AuthorizerRegisterer).RegisterAuthorizer(guard.allow)
 	if err == nil {
-		err = c.answer(ctx, sql, columns, row)
+		err = c.answer(ctx, statement, columns, row)
 	}
 	if err != nil && guard.refused != "" {
 		err = fmt.Errorf("%w; this one wants %s", ErrReadOnly, guard.refused)
 	}
-	return errors.Join(err, c.close())
+	return errors.Join(err, unhold())
+}
+
+// lent is a connection that database/sql holds, as the driver's limits want it.
+type lent struct{ c driver.Conn }
+
+func (l lent) Connect(context.Context) (driver.Conn, error) { return l.c, nil }
+func (l lent) Driver() driver.Driver                        { return &sqlite.Driver{} }
+
+// limit sets one of SQLite's limits; the caller ends with the function that it
+// returns instead of close.
+func (c *conn) limit(id, to int) (closeAll func() error, err error) {
+	db := sql.OpenDB(lent{c.c})
+	held, err := db.Conn(context.Background())
+	if err != nil {
+		return func() error { return errors.Join(db.Close(), c.close()) }, err
+	}
+	_, err = sqlite.Limit(held, id, to)
+	return func() error { return errors.Join(held.Close(), db.Close()) }, err
 }
 
 // openForQuestions opens the file, again if a member has put another one in its

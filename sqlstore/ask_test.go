@@ -194,3 +194,18 @@ func TestAskEnds(t *testing.T) {
 		}
 	})
 }
+
+// A question cannot have SQLite make up values of any size.
+func TestAskBoundsWhatIsMadeUp(t *testing.T) {
+	s := newStore(t, Config{})
+	put(s, "a", "1")
+	flush(t, s)
+	for _, sql := range []string{
+		"SELECT length(hex(zeroblob(60000000)))",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n LIMIT 1000) SELECT length(group_concat(hex(zeroblob(50000)))) FROM n",
+	} {
+		if _, lines, err := asked(t.Context(), Question{Path: s.cfg.Path, SQL: sql}); err == nil || !strings.Contains(err.Error(), "too big") {
+			t.Errorf("%s: got %q, %v, want that it is too big", sql, lines, err)
+		}
+	}
+}
