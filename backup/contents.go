@@ -100,7 +100,7 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot, beside what stays free for others: make some, or give another folder with --temp-dir (%w)", spool, err)
 	}
 	if err == nil || errors.Is(err, ErrDamaged) {
-		err = errors.Join(err, c.look(d), ctx.Err()) // SQLite looks without it
+		err = errors.Join(err, c.look(ctx, d))
 	}
 	if err != nil {
 		return nil, nil, errors.Join(inFile(file, err), d.Close())
@@ -167,10 +167,10 @@ func (c *Contents) seal(in io.Reader, sum hash.Hash) error {
 }
 
 // look reads the database.
-func (c *Contents) look(d *Database) error {
+func (c *Contents) look(ctx context.Context, d *Database) error {
 	digest := sha256.New()
 	found := new(txn.Found)
-	p, err := sqlstore.Inspect(d.Path, d.Tail, func(kind, name string, data []byte) error {
+	p, err := sqlstore.Inspect(ctx, d.Path, d.Tail, func(kind, name string, data []byte) error {
 		fmt.Fprintf(digest, "%q %q %q\n", kind, name, data)
 		return found.Roll(kind, data)
 	})

@@ -204,11 +204,11 @@ func makeMember(c *cli.Context, version, database string) (server.Restored, erro
 		return server.Restored{}, err
 	}
 	defer log.close()
-	made, err := server.Restore(cfg, server.Restoring{
+	made, err := server.Restore(c.Context, cfg, server.Restoring{
 		Database: database, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
 	}, log.Logger)
 	if err != nil {
-		return made, fmt.Errorf("make a member of what was imported: %w (run limpet import again)", err)
+		return made, fmt.Errorf("make a member of what was imported: %w", err)
 	}
 	return made, nil
 }

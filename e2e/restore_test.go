@@ -171,7 +171,7 @@ func TestRestoreKilled(t *testing.T) {
 		if strings.Contains(string(data), `"restoring"`) {
 			half++
 			res := proc.Command{Path: limpet, Args: after.Flags()}.Run(t)
-			if res.Code == 0 || !strings.Contains(res.Stderr, "limpet snapshot restore did not finish on "+after.DataDir+": run it again") {
+			if res.Code == 0 || !strings.Contains(res.Stderr, "limpet snapshot restore, or limpet import, did not finish on "+after.DataDir+": run it again") {
 				t.Errorf("killed at %s, a start ends with %d and\n%s", sign, res.Code, res.Stderr)
 			}
 		}

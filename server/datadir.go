@@ -56,7 +56,8 @@ type identity struct {
 	Aside string `json:"aside,omitempty"`
 	// Recovering is the cluster that limpet recover is making of this member.
 	Recovering string `json:"recovering,omitempty"`
-	// Restoring: limpet snapshot restore has begun here, and has not finished.
+	// Restoring: limpet snapshot restore or limpet import has begun here, and has not
+	// finished.
 	Restoring bool `json:"restoring,omitempty"`
 	// Fresh: it was restored, and its first start decides, as that of a new cluster
 	// does, whether there is a token.
@@ -145,7 +146,7 @@ func openDataDir(path string) (*dataDir, error) {
 		id, err = mintIdentity(path)
 	}
 	if err == nil && id.Restoring {
-		err = fmt.Errorf("limpet snapshot restore did not finish on %s: run it again", path)
+		err = fmt.Errorf("limpet snapshot restore, or limpet import, did not finish on %s: run it again", path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())

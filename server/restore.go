@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -66,8 +67,8 @@ type Restored struct {
 // Nothing changes if the database is damaged or the data directory not empty (a
 // token, a folder of snapshots and an empty mount point may be there). After a crash
 // or an error half-way the directory is refused at the start until Restore has run
-// again. What root makes there belongs to the directory's owner.
-func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
+// again; ctx ends it like that. What root makes there belongs to the directory's owner.
+func Restore(ctx context.Context, cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 	if cfg.DataDir == "" {
 		return Restored{}, errors.New("--data-dir is missing: give the folder of the member to be")
 	}
@@ -77,7 +78,7 @@ func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 	if err := inspectRestoreDir(cfg.DataDir); err != nil {
 		return Restored{}, err
 	}
-	if err := inspectSource(r, cfg.DataDir); err != nil {
+	if err := inspectSource(ctx, r, cfg.DataDir); err != nil {
 		return Restored{}, err
 	}
 	if err := cfg.readTokens(log); err != nil {
@@ -91,7 +92,7 @@ func Restore(cfg Config, r Restoring, log *slog.Logger) (Restored, error) {
 		return Restored{}, err
 	}
 	b := &rebuild{cfg: cfg, Restoring: r, log: log, dir: d}
-	out, err := b.run()
+	out, err := b.run(ctx)
 	return out, errors.Join(err, d.close())
 }
 
@@ -131,14 +132,14 @@ func inspectRestoreDir(path string) error {
 }
 
 // inspectSource reads the database whole, and makes sure that a copy fits.
-func inspectSource(r Restoring, dir string) error {
+func inspectSource(ctx context.Context, r Restoring, dir string) error {
 	if r.Bump < 0 {
 		return errors.New("--bump-revision must not be negative: whoever has seen later revisions would mistake new ones for them")
 	}
 	if info, err := os.Stat(r.Database + "-wal"); err == nil && info.Size() > 0 {
 		return fmt.Errorf("%s is not whole: what was written last is in %s-wal; start and stop the member that it belongs to, or take a snapshot of it with limpet snapshot save", r.Database, r.Database)
 	}
-	p, err := sqlstore.Inspect(r.Database, r.Tail, nil)
+	p, err := sqlstore.Inspect(ctx, r.Database, r.Tail, nil)
 	if err != nil {
 		return fmt.Errorf("the snapshot cannot be restored: %w", err)
 	}
@@ -199,13 +200,13 @@ type rebuild struct {
 	found *txn.Found
 }
 
-func (b *rebuild) run() (Restored, error) {
+func (b *rebuild) run(ctx context.Context) (Restored, error) {
 	if err := b.clear(); err != nil {
 		return Restored{}, err
 	}
-	sum, err := b.copy()
+	sum, err := b.copy(ctx)
 	if err != nil {
-		return Restored{}, fmt.Errorf("the snapshot could not be copied to %s: %w; run limpet snapshot restore again", b.dir.path, err)
+		return Restored{}, fmt.Errorf("the snapshot could not be copied to %s: %w; run the same again", b.dir.path, err)
 	}
 	id := b.dir.id
 	if b.found, id.MemberID, err = b.name(sum); err != nil {
@@ -218,7 +219,7 @@ func (b *rebuild) run() (Restored, error) {
 	id.RaftDir = b.dir.id.RaftDir
 	rev, err := b.build()
 	if err != nil {
-		return Restored{}, fmt.Errorf("%w; run limpet snapshot restore again", err)
+		return Restored{}, fmt.Errorf("%w; run the same again", err)
 	}
 	if b.cfg.held != nil {
 		if err := b.cfg.held.write(b.dir.path); err != nil {
@@ -249,7 +250,7 @@ func (b *rebuild) clear() error {
 }
 
 // copy returns the hash of what it has copied.
-func (b *rebuild) copy() (sum []byte, err error) {
+func (b *rebuild) copy(ctx context.Context) (sum []byte, err error) {
 	in, err := os.Open(b.Database)
 	if err != nil {
 		return nil, err
@@ -262,9 +263,22 @@ func (b *rebuild) copy() (sum []byte, err error) {
 	h := sha256.New()
 	info, err := in.Stat()
 	if err == nil {
-		_, err = io.CopyN(io.MultiWriter(out, h), in, info.Size()-b.Tail)
+		_, err = io.CopyN(io.MultiWriter(out, h), readUntil{ctx, in}, info.Size()-b.Tail)
 	}
 	return h.Sum(nil), errors.Join(err, out.Sync(), out.Close())
+}
+
+// readUntil reads until its context ends.
+type readUntil struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r readUntil) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
 }
 
 // name names the new cluster and its members, and says which of them this one is.

@@ -40,7 +40,7 @@ func (m *member) snapshot() string {
 
 func restore(t *testing.T, cfg Config, r Restoring) Restored {
 	t.Helper()
-	out, err := Restore(cfg, r, slog.New(slog.DiscardHandler))
+	out, err := Restore(t.Context(), cfg, r, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatalf("Restore: %v", err)
 	}
@@ -246,7 +246,7 @@ func TestRestoreRefuses(t *testing.T) {
 			cfg.DataDir = c.dir
 		}
 		was, _ := os.ReadDir(cfg.DataDir)
-		_, err := Restore(cfg, Restoring{Database: c.file, Bump: c.bump}, slog.New(slog.DiscardHandler))
+		_, err := Restore(t.Context(), cfg, Restoring{Database: c.file, Bump: c.bump}, slog.New(slog.DiscardHandler))
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want that %q", what, err, c.says)
 		}
@@ -282,7 +282,7 @@ func TestRestoreAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "limpet snapshot restore did not finish on "+cfg.DataDir+": run it again") {
+		if _, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "limpet snapshot restore, or limpet import, did not finish on "+cfg.DataDir+": run it again") {
 			t.Errorf("a start on half a restore: %v, want that it is to be run again", err)
 		}
 		out := restore(t, cfg, Restoring{Database: file})
@@ -298,7 +298,7 @@ func TestRestoreAgain(t *testing.T) {
 		if !exists(filepath.Join(cfg.DataDir, SnapshotsName, "kept")) {
 			t.Error("the folder of snapshots is gone")
 		}
-		p, err := sqlstore.Inspect(filepath.Join(cfg.DataDir, databaseName), 0, nil)
+		p, err := sqlstore.Inspect(t.Context(), filepath.Join(cfg.DataDir, databaseName), 0, nil)
 		if err != nil || p.Owner != parseHex(out.MemberID) {
 			t.Errorf("the database is %+v, %v; want it to be %s's", p, err, out.MemberID)
 		}

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"database/sql/driver"
 	"fmt"
 )
@@ -43,7 +44,7 @@ func readPosition(c *conn) (position, error) {
 func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 	x := newKeyIndex()
 	entries := make(map[string]*entry)
-	err := scanVersions(c, rev, func(key []byte, v version, unixMilli int64) {
+	err := scanVersions(context.Background(), c, rev, func(key []byte, v version, unixMilli int64) {
 		x.times.add(v.id.Rev(), unixMilli)
 		e := entries[string(key)]
 		if e == nil {
@@ -67,8 +68,8 @@ func scanIndex(c *conn, rev int64) (*keyIndex, error) {
 // scanVersions calls fn for each row of the revisions, and refuses rows that no
 // Writer makes at or before revision rev: the file may be damaged, and SQLite
 // keeps no checksums.
-func scanVersions(c *conn, rev int64, fn func(key []byte, v version, unixMilli int64)) error {
-	err := c.query(sqlScanIndex, 6, func(row []driver.Value) error {
+func scanVersions(ctx context.Context, c *conn, rev int64, fn func(key []byte, v version, unixMilli int64)) error {
+	err := c.queryUntil(ctx, sqlScanIndex, 6, func(row []driver.Value) error {
 		key, v, err := versionOf(row)
 		if err != nil {
 			return err

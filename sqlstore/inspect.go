@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
@@ -90,7 +91,7 @@ func inspectContent(c *conn, ours position) (*keyIndex, position, error) {
 	if at.applied < ours.applied || at.rev < ours.rev || at.floor < ours.floor {
 		return nil, at, fmt.Errorf("it is older (%v) than what it would replace (%v)", at, ours)
 	}
-	if err := quickCheck(c); err != nil {
+	if err := quickCheck(context.Background(), c); err != nil {
 		return nil, at, err
 	}
 	index, err := scanIndex(c, at.rev)
@@ -141,8 +142,8 @@ func inspectSchema(c *conn) error {
 
 // quickCheck reads every page, those of large values too, which the scan of
 // the index passes over.
-func quickCheck(c *conn) error {
-	return c.query("PRAGMA quick_check(1)", 1, func(row []driver.Value) error {
+func quickCheck(ctx context.Context, c *conn) error {
+	return c.queryUntil(ctx, "PRAGMA quick_check(1)", 1, func(row []driver.Value) error {
 		text, _ := row[0].(string)
 		if text != "ok" {
 			return fmt.Errorf("quick_check: %s", strings.ReplaceAll(text, "\n", " "))

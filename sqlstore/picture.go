@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"os"
@@ -23,8 +24,10 @@ type Picture struct {
 // beside the file does not count. tail is how many bytes follow the last page, a
 // checksum's, say; less than a page.
 //
+// It ends with ctx, with that one's error.
+//
 // SQLite keeps no checksums: what lies inside a key or a value is believed.
-func Inspect(file string, tail int64, record func(kind, name string, data []byte) error) (*Picture, error) {
+func Inspect(ctx context.Context, file string, tail int64, record func(kind, name string, data []byte) error) (*Picture, error) {
 	if err := inspectHeader(file, tail); err != nil {
 		return nil, err
 	}
@@ -37,22 +40,25 @@ func Inspect(file string, tail int64, record func(kind, name string, data []byte
 		return nil, refused(file, err)
 	}
 	p := &Picture{Bytes: info.Size() - tail}
-	if err = errors.Join(p.look(c, record), c.close()); err != nil {
+	if err = errors.Join(p.look(ctx, c, record), c.close()); err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, refused(file, err)
 	}
 	return p, nil
 }
 
-func (p *Picture) look(c *conn, record func(kind, name string, data []byte) error) error {
+func (p *Picture) look(ctx context.Context, c *conn, record func(kind, name string, data []byte) error) error {
 	at, err := inspectPosition(c)
 	if err != nil {
 		return err
 	}
 	p.Rev, p.Floor, p.Applied, p.Owner = at.rev, at.floor, at.applied, at.owner
-	if err := quickCheck(c); err != nil {
+	if err := quickCheck(ctx, c); err != nil {
 		return err
 	}
-	if err := scanVersions(c, at.rev, func([]byte, version, int64) { p.Versions++ }); err != nil {
+	if err := scanVersions(ctx, c, at.rev, func([]byte, version, int64) { p.Versions++ }); err != nil {
 		return err
 	}
 	if record == nil {

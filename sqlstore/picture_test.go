@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -28,7 +29,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	var records []string
-	p, err := Inspect(file, 0, func(kind, name string, data []byte) error {
+	p, err := Inspect(t.Context(), file, 0, func(kind, name string, data []byte) error {
 		records = append(records, kind+" "+name+" "+string(data))
 		return nil
 	})
@@ -49,24 +50,29 @@ func TestInspect(t *testing.T) {
 	if err := os.WriteFile(sealed, append(slices.Clone(before), "a checksum"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := Inspect(sealed, 10, nil); err != nil || *p != want {
+	if p, err := Inspect(t.Context(), sealed, 10, nil); err != nil || *p != want {
 		t.Errorf("Inspect, of one with a tail: %+v, %v; want %+v", p, err, want)
 	}
-	if _, err := Inspect(sealed, 0, nil); !errors.Is(err, ErrImageRefused) {
+	if _, err := Inspect(t.Context(), sealed, 0, nil); !errors.Is(err, ErrImageRefused) {
 		t.Errorf("Inspect, of one with a tail that was not announced: %v", err)
 	}
 	said := errors.New("no")
-	if _, err := Inspect(file, 0, func(string, string, []byte) error { return said }); !errors.Is(err, said) {
+	if _, err := Inspect(t.Context(), file, 0, func(string, string, []byte) error { return said }); !errors.Is(err, said) {
 		t.Errorf("Inspect, of a listener that says no: %v", err)
 	}
-	if _, err := Inspect(file+".none", 0, nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Inspect(t.Context(), file+".none", 0, nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Inspect of nothing: %v", err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Inspect(over, file, 0, nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrImageRefused) {
+		t.Errorf("Inspect, when its time is over: %v, want %v", err, context.Canceled)
 	}
 	clear(before[3*pageSize : 4*pageSize])
 	if err := os.WriteFile(file, before, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Inspect(file, 0, nil); !errors.Is(err, ErrImageRefused) || !strings.Contains(err.Error(), "page 4") {
+	if _, err := Inspect(t.Context(), file, 0, nil); !errors.Is(err, ErrImageRefused) || !strings.Contains(err.Error(), "page 4") {
 		t.Errorf("Inspect of a file with a page of zeros: %v, want that page 4 is damaged", err)
 	}
 }

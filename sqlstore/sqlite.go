@@ -88,7 +88,12 @@ func (c *conn) int64(sql string) (int64, error) {
 
 // query runs sql once and calls fn for each row; fn must not keep the slice.
 func (c *conn) query(sql string, cols int, fn func(row []driver.Value) error, args ...driver.Value) error {
-	rows, err := c.c.(driver.QueryerContext).QueryContext(context.Background(), sql, named(args))
+	return c.queryUntil(context.Background(), sql, cols, fn, args...)
+}
+
+// queryUntil is query, which ends with ctx, also between two rows.
+func (c *conn) queryUntil(ctx context.Context, sql string, cols int, fn func(row []driver.Value) error, args ...driver.Value) error {
+	rows, err := c.c.(driver.QueryerContext).QueryContext(ctx, sql, named(args))
 	if err != nil {
 		return err
 	}
