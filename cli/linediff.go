@@ -1,10 +1,10 @@
 package cli
 
-import "strings"
+import (
+	"strings"
 
-// maxTable bounds the memory of a comparison, in pairs of lines of 4 bytes: of
-// texts that differ in more, all lines are shown as replaced.
-const maxTable = 1 << 20
+	"github.com/aymanbagabas/go-udiff/lcs"
+)
 
 // aroundChange is how many lines that are the same are shown beside a change.
 const aroundChange = 2
@@ -17,21 +17,21 @@ type diffLine struct {
 }
 
 // diffLines compares two texts line by line.
-func diffLines(before, after string) []diffLine {
+func diffLines(before, after string) (out []diffLine) {
 	a, b := splitLines(before), splitLines(after)
-	var head, tail []diffLine
-	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
-		head = append(head, diffLine{' ', a[0]})
-		a, b = a[1:], b[1:]
+	add := func(sign byte, lines []string) {
+		for _, l := range lines {
+			out = append(out, diffLine{sign, l})
+		}
 	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
-		tail = append(tail, diffLine{' ', a[len(a)-1]})
-		a, b = a[:len(a)-1], b[:len(b)-1]
+	at := 0
+	for _, d := range lcs.DiffLines(a, b) {
+		add(' ', a[at:d.Start])
+		add('-', a[d.Start:d.End])
+		add('+', b[d.ReplStart:d.ReplEnd])
+		at = d.End
 	}
-	out := append(head, diffMiddle(a, b)...)
-	for i := len(tail) - 1; i >= 0; i-- {
-		out = append(out, tail[i])
-	}
+	add(' ', a[at:])
 	return out
 }
 
@@ -40,45 +40,6 @@ func splitLines(s string) []string {
 		return nil
 	}
 	return strings.Split(strings.TrimSuffix(s, "\n"), "\n")
-}
-
-// diffMiddle keeps a longest common subsequence, by the usual table: common[i][j]
-// is its length for a[i:] and b[j:].
-func diffMiddle(a, b []string) (out []diffLine) {
-	i, j := 0, 0
-	if len(a) > 0 && len(b) > 0 && (len(a)+1) <= maxTable/(len(b)+1) {
-		width := len(b) + 1
-		common := make([]int32, (len(a)+1)*width)
-		for i := len(a) - 1; i >= 0; i-- {
-			for j := len(b) - 1; j >= 0; j-- {
-				if a[i] == b[j] {
-					common[i*width+j] = common[(i+1)*width+j+1] + 1
-				} else {
-					common[i*width+j] = max(common[(i+1)*width+j], common[i*width+j+1])
-				}
-			}
-		}
-		for i < len(a) && j < len(b) {
-			switch {
-			case a[i] == b[j]:
-				out = append(out, diffLine{' ', a[i]})
-				i, j = i+1, j+1
-			case common[(i+1)*width+j] >= common[i*width+j+1]:
-				out = append(out, diffLine{'-', a[i]})
-				i++
-			default:
-				out = append(out, diffLine{'+', b[j]})
-				j++
-			}
-		}
-	}
-	for ; i < len(a); i++ {
-		out = append(out, diffLine{'-', a[i]})
-	}
-	for ; j < len(b); j++ {
-		out = append(out, diffLine{'+', b[j]})
-	}
-	return out
 }
 
 // nearChanges leaves out the lines that are far from any change; a line with the
