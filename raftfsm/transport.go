@@ -43,6 +43,7 @@ type transport struct {
 	quit    chan struct{}
 	wg      sync.WaitGroup
 	pulses  *pulses
+	beats   sync.RWMutex // held, for reading, while a heartbeat is handled
 
 	sent, received atomic.Uint64 // appends, without heartbeats
 
@@ -115,10 +116,14 @@ func (t *transport) interrupt() {
 	t.reset()
 }
 
+// close returns when nothing that the network has brought is being handled: the
+// stores that raft writes to may be closed then.
 func (t *transport) close() {
 	t.interrupt()
 	close(t.quit)
 	t.wg.Wait()
+	t.beats.Lock() // it is enough that it was free: whoever comes now sees quit
+	t.beats.Unlock()
 }
 
 // Consumer implements raft.Transport.
@@ -244,7 +249,9 @@ func (t *transport) answered(ids []raft.ServerID, since time.Time) (n int) {
 // goroutine that brings a heartbeat, beside raft's own; that must not take the
 // leader of an older term into a new one, in which it would go on to write
 // entries until it looks at its state (raft#695). So only a follower's
-// heartbeats in its own term go this way, and others wait their turn.
+// heartbeats in its own term go this way, and others wait their turn. raft does not
+// wait for them when it shuts down, and a term that it could not write any more is a
+// panic: that is what close waits for.
 func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	if handle == nil {
 		t.Transport.SetHeartbeatHandler(nil)
@@ -252,7 +259,7 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	}
 	t.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && t.follows(req.Term) {
-			handle(rpc)
+			t.beat(rpc, handle)
 			return
 		}
 		select {
@@ -261,6 +268,17 @@ func (t *transport) SetHeartbeatHandler(handle func(raft.RPC)) {
 			rpc.Respond(nil, raft.ErrTransportShutdown)
 		}
 	})
+}
+
+func (t *transport) beat(rpc raft.RPC, handle func(raft.RPC)) {
+	t.beats.RLock()
+	defer t.beats.RUnlock()
+	select {
+	case <-t.quit:
+		rpc.Respond(nil, raft.ErrTransportShutdown)
+	default:
+		handle(rpc)
+	}
 }
 
 // reset forgets what an earlier time as leader has found out.

@@ -1,7 +1,9 @@
 package raftfsm
 
 import (
+	"errors"
 	"log/slog"
+	"runtime"
 	"testing"
 	"time"
 
@@ -37,6 +39,14 @@ func newSilent() *silent { return &silent{rpcs: make(chan raft.RPC)} }
 
 func (s *silent) Consumer() <-chan raft.RPC     { return s.rpcs }
 func (s *silent) LocalAddr() raft.ServerAddress { return "here" }
+
+// beaten is silent, and keeps who handles heartbeats.
+type beaten struct {
+	*silent
+	handle func(raft.RPC)
+}
+
+func (b *beaten) SetHeartbeatHandler(handle func(raft.RPC)) { b.handle = handle }
 
 func nextRPC(t *testing.T, from <-chan raft.RPC) raft.RPC {
 	t.Helper()
@@ -74,6 +84,47 @@ func TestKickHasRoomForTheAnswer(t *testing.T) {
 	k.kick("abc")
 	rpc := nextRPC(t, k.Consumer())
 	rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+}
+
+// A heartbeat that is being handled is waited for, and none is handled after that:
+// raft would write its term to a log that is closed.
+func TestCloseWaitsForHeartbeats(t *testing.T) {
+	under := &beaten{silent: newSilent()}
+	k := newQuiet(under)
+	handling, goOn, closed := make(chan bool, 2), make(chan bool), make(chan bool)
+	k.SetHeartbeatHandler(func(rpc raft.RPC) {
+		handling <- true
+		<-goOn
+		rpc.Respond(nil, nil)
+	})
+	beat := func() chan raft.RPCResponse {
+		answered := make(chan raft.RPCResponse, 1)
+		// Owner: the test; ends when the heartbeat is answered.
+		go under.handle(raft.RPC{Command: &raft.AppendEntriesRequest{}, RespChan: answered})
+		return answered
+	}
+	first := beat()
+	<-handling
+	// Owner: the test, which waits for closed.
+	go func() {
+		k.close()
+		close(closed)
+	}()
+	<-k.quit
+	for range 100 {
+		runtime.Gosched()
+	}
+	select {
+	case <-closed:
+		t.Error("close did not wait for a heartbeat")
+	default:
+	}
+	close(goOn)
+	<-first
+	<-closed
+	if got := <-beat(); !errors.Is(got.Error, raft.ErrTransportShutdown) {
+		t.Errorf("a heartbeat after close: got %v, want %v", got.Error, raft.ErrTransportShutdown)
+	}
 }
 
 // Nobody takes calls any more, and nobody waits.
