@@ -341,7 +341,7 @@ func (b *rebuild) finish(id identity) error {
 	if err != nil {
 		return err
 	}
-	for _, root := range []string{b.dir.raftDir(), b.dir.file(databaseName), b.dir.file(tokenName), b.dir.file(lockName)} {
+	for _, root := range []string{b.dir.raftDir(), b.dir.file(databaseName), b.dir.file(tokenName), b.dir.file(tokenName + beforeSuffix), b.dir.file(lockName)} {
 		if err := own.give(root); err != nil {
 			return fmt.Errorf("%s cannot be given to the owner of %s: %w", root, b.dir.path, err)
 		}

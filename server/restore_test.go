@@ -348,7 +348,9 @@ func TestRestoreOwner(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Token = trust.GenerateToken()
 	cfg.DataDir, cfg.WALDir = filepath.Join(t.TempDir(), "data"), t.TempDir()
-	if err := errors.Join(os.Mkdir(cfg.DataDir, 0o700), os.Chown(cfg.DataDir, 12345, 54321)); err != nil {
+	stored := filepath.Join(cfg.DataDir, tokenName) // another token than the one that is given
+	if err := errors.Join(os.Mkdir(cfg.DataDir, 0o700), os.WriteFile(stored, []byte(trust.GenerateToken()), 0o600),
+		os.Chown(stored, 12345, 54321), os.Chown(cfg.DataDir, 12345, 54321)); err != nil {
 		t.Fatal(err)
 	}
 	restore(t, cfg, Restoring{Database: before.snapshot()})
@@ -363,7 +365,7 @@ func TestRestoreOwner(t *testing.T) {
 		}
 		return nil
 	}
-	if err := errors.Join(filepath.WalkDir(cfg.DataDir, look), filepath.WalkDir(cfg.WALDir, look)); err != nil || files < 6 {
+	if err := errors.Join(filepath.WalkDir(cfg.DataDir, look), filepath.WalkDir(cfg.WALDir, look)); err != nil || files < 7 {
 		t.Errorf("saw %d files, %v", files, err)
 	}
 }
