@@ -6,7 +6,7 @@
 //	```sh               on the one machine of the guide
 //	```sh board2        on one of three, board1 to board3
 //	```sh boards        on each of the three
-//	```sh installed     where install.sh has installed the service: TestGuides in e2e/install
+//	```sh installed     where install.sh has installed the service: TestGuides and its like in e2e/install
 //	```sh shown         nowhere; the list in guide_test.go has the reason for each
 //
 // What stands in a comment line below a command is part of what it prints, … for

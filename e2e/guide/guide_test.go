@@ -25,13 +25,11 @@ const docs = "../../docs"
 // notRun are the blocks of commands that no test runs, by document and first line: each
 // with the reason.
 var notRun = map[string]string{
-	"getting-started.md scp token board2: && scp token board3:":              "there is no sshd; the test copies the file",
-	"backup.md install -m 600 -o limpet /dev/stdin /etc/limpet/s3-secret":    "there is no bucket; e2e/s3 does it with one",
-	"backup.md scp /root/for-all.db board2: && scp /root/for-all.db board3:": "there is no sshd; the test copies the file",
-	"k3s.md curl -sfL https://get.k3s.io | sh -s - server":                   "k3s is fetched from the network; e2e/kube runs a kube-apiserver on limpet with what k3s passes",
-	"k3s.md systemctl stop k3s":                                              "k3s is fetched from the network; e2e/kube moves a cluster from kine to limpet, and on to an etcd",
-	"k3s.md limpet import etcd --data-dir /var/lib/limpet --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key": "there is no etcd on the boards of the guides; e2e/move imports from real ones",
-	"k3s.md limpet k3s-config --endpoint http://127.0.0.1:2379 --out /etc/rancher/k3s/config.yaml.d/limpet.yaml":                                "k3s is fetched from the network; the first line runs above with other endpoints",
+	"getting-started.md scp token board2: && scp token board3:":                                                  "there is no sshd; the test copies the file",
+	"backup.md install -m 600 -o limpet /dev/stdin /etc/limpet/s3-secret":                                        "there is no bucket; e2e/s3 does it with one",
+	"backup.md scp /root/for-all.db board2: && scp /root/for-all.db board3:":                                     "there is no sshd; the test copies the file",
+	"k3s.md curl -sfL https://get.k3s.io | sh -s - server":                                                       "k3s is fetched from the network; e2e/kube runs a kube-apiserver on limpet with what k3s passes",
+	"k3s.md limpet k3s-config --endpoint http://127.0.0.1:2379 --out /etc/rancher/k3s/config.yaml.d/limpet.yaml": "k3s is fetched from the network; the first line runs above with other endpoints",
 }
 
 // elsewhere are documents whose commands another test runs.
@@ -88,7 +86,7 @@ func TestNoCommandEscapes(t *testing.T) {
 			case b.Where == "shown":
 				delete(left, name)
 			case b.Where == "installed":
-				t.Logf("%s is run by TestGuides in e2e/install: %s", b.Name(), b.FirstLine())
+				t.Logf("%s is run in e2e/install: %s", b.Name(), b.FirstLine())
 			case strings.HasPrefix(b.Where, "board") && boards != 3:
 				t.Errorf("%s is for %s, and the guide has %d", b.Name(), b.Where, boards)
 			}
