@@ -34,7 +34,8 @@ func restoreCommand(version string) *cli.Command {
 			"old one must not run again with their data.\n\n" +
 			"Restored alone, the member begins the cluster, and others join it with empty\n" +
 			"data directories. Or restore the same snapshot on each member, with the same\n" +
-			"--initial-cluster, as with etcd.\n\n" + latestRule + "\n" +
+			"--initial-cluster, as with etcd; once they run, no single one of them again: the\n" +
+			"others refuse it, and with an empty data directory it joins instead.\n\n" + latestRule + "\n" +
 			"    limpet snapshot restore --data-dir /var/lib/limpet backup.db\n" +
 			"    limpet snapshot restore --data-dir /var/lib/limpet --dir /mnt/usb latest",
 		OnUsageError: usageError,

@@ -42,6 +42,9 @@ func (d *door) admit(h peer.Hello) *peer.Refusal {
 			return &peer.Refusal{Code: peer.OtherCluster, Text: fmt.Sprintf("the caller belongs to cluster %x, this member to cluster %x: two clusters never become one; to move a member, start it with an empty data directory", h.Cluster, id.Cluster)}
 		}
 	}
+	if r := d.meet(h); r != nil && h.Purpose != peer.Ask {
+		return r
+	}
 	if old, differs := d.me.cfg.Roster.other(h); differs && d.alive(old, h.ID) {
 		return &peer.Refusal{Code: peer.Copy, Text: fmt.Sprintf("member %x runs at %s, as another process: one of the two data directories is a copy", h.ID, old.Address)}
 	}
@@ -49,6 +52,22 @@ func (d *door) admit(h peer.Hello) *peer.Refusal {
 		d.me.cfg.Roster.saw(h)
 	}
 	return nil
+}
+
+// meet says why another member is not wanted: its data was made by another restore
+// than that of the member the cluster knows, so it lacks what that one agreed to. A
+// quorum with it would lose what was acknowledged.
+func (d *door) meet(h peer.Hello) *peer.Refusal {
+	n := d.me.node.Load()
+	if n == nil {
+		return nil
+	}
+	m := n.Membership().Member(h.ID)
+	if m == nil || m.Restored == 0 || m.Restored == h.Restored {
+		return nil
+	}
+	return &peer.Refusal{Code: peer.Restored, Text: fmt.Sprintf("member %x, %s, was restored from its snapshot once more, and lacks what it has agreed to since the first time: "+
+		"empty its data directory and let it join, or restore all members again", h.ID, m.Name)}
 }
 
 // recoveredFrom reports whether our cluster is what cluster was recovered as.

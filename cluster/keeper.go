@@ -170,18 +170,21 @@ func (k *keeper) news(n *raftfsm.Node) *txn.Member {
 	if ms.Self == nil {
 		return nil
 	}
-	now := k.me.recordOver(ms, ms.Self)
+	now, parts := k.me.recordOver(ms, ms.Self), n.PartReports()
+	if !parts {
+		now.Restored = ms.Self.Restored
+	}
 	if same(ms.Self, now) {
 		return nil
 	}
-	if n.PartReports() && slices.Equal(now.PeerURLs, ms.Self.PeerURLs) {
+	if parts && slices.Equal(now.PeerURLs, ms.Self.PeerURLs) {
 		now.PeerURLs = nil
 	}
 	return now
 }
 
 func same(a, b *txn.Member) bool {
-	return a.Name == b.Name && a.Version == b.Version && a.Format == b.Format &&
+	return a.Name == b.Name && a.Version == b.Version && a.Format == b.Format && a.Restored == b.Restored &&
 		slices.Equal(a.PeerURLs, b.PeerURLs) && slices.Equal(a.ClientURLs, b.ClientURLs)
 }
 

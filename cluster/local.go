@@ -168,6 +168,9 @@ func (l *Local) Admit(h peer.Hello) *peer.Refusal { return l.door.admit(h) }
 // Refused hears that another member does not want us.
 func (l *Local) Refused(r *peer.Refusal) { l.door.refused(r) }
 
+// Meet says why a member that was called is not wanted, nil if it is.
+func (l *Local) Meet(h peer.Hello) *peer.Refusal { return l.door.meet(h) }
+
 // Where lists the addresses at which a member may be found, the likeliest
 // first.
 func (l *Local) Where(id uint64) []string { return l.door.where(id) }

@@ -142,7 +142,7 @@ func (b *board) open() context.Context {
 	b.local = New(cfg)
 	b.port = peer.Open(peer.Config{
 		Listeners: []net.Listener{l}, Logger: cfg.Logger,
-		Self: b.local.Hello, Admit: b.local.Admit, Where: b.local.Where, Refused: b.local.Refused,
+		Self: b.local.Hello, Admit: b.local.Admit, Meet: b.local.Meet, Where: b.local.Where, Refused: b.local.Refused,
 		Services: b.local.Services(nil),
 	})
 	b.local.Use(b.port)

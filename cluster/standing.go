@@ -21,6 +21,10 @@ type Identity struct {
 	// Rejoin: the member's cluster was recovered without it. It joins the new one
 	// and never founds another.
 	Rejoin bool
+	// Restored tells which restore of a snapshot made the data, 0 if none did. Restored
+	// once more, on several machines, a member has the same ID and a log that lacks
+	// what it agreed to since.
+	Restored uint64
 }
 
 // standing is who this member is, on disk and in words, and what it takes part
@@ -118,7 +122,7 @@ func (s *standing) Hello() peer.Hello {
 	s.mu.Unlock()
 	return peer.Hello{
 		Protocol: peer.Protocol, ID: id.Member, Instance: s.instance, Cluster: id.Cluster,
-		Name: name, Version: s.cfg.Version, Address: hostOf(s.PeerURLs()),
+		Name: name, Version: s.cfg.Version, Address: hostOf(s.PeerURLs()), Restored: id.Restored,
 	}
 }
 
@@ -143,7 +147,7 @@ func (s *standing) record() *txn.Member {
 	h := s.Hello()
 	return &txn.Member{
 		ID: h.ID, Name: h.Name, PeerURLs: s.PeerURLs(), ClientURLs: s.clientURLs(),
-		Version: s.cfg.Version, Format: s.cfg.Format,
+		Version: s.cfg.Version, Format: s.cfg.Format, Restored: h.Restored,
 	}
 }
 

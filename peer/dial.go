@@ -145,6 +145,13 @@ func (p *Port) greet(ctx context.Context, why Purpose, to uint64, addr string) o
 	return outcome{c, answer, nil}
 }
 
+func (p *Port) meet(h Hello, why Purpose) *Refusal {
+	if p.cfg.Meet == nil || why != Raft && why != Call {
+		return nil
+	}
+	return p.cfg.Meet(h)
+}
+
 func (p *Port) introduce(ctx context.Context, c *conn, host string, why Purpose, to uint64) (*Answer, error) {
 	answer, err := p.exchange(ctx, c, host, why, to)
 	if err != nil {
@@ -162,6 +169,11 @@ func (p *Port) introduce(ctx context.Context, c *conn, host string, why Purpose,
 				"name", answer.Name, "cluster", fmt.Sprintf("%x", answer.Cluster), "remote", c.RemoteAddr().String(), "reason", answer.Refused.Text)
 		}
 		return nil, answer.Refused
+	}
+	if r := p.meet(answer.Hello, why); r != nil {
+		p.say("met"+string(r.Code)+fmt.Sprint(answer.ID), "a member is not wanted", "member", fmt.Sprintf("%x", answer.ID),
+			"name", answer.Name, "remote", c.RemoteAddr().String(), "reason", r.Text)
+		return nil, r
 	}
 	return answer, nil
 }

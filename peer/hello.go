@@ -52,6 +52,8 @@ type Hello struct {
 	Name     string `json:"name"`
 	Version  string `json:"version"`
 	Address  string `json:"address"` // host:port of its own port, as it advertises it
+	// Restored tells which restore of a snapshot made the member's data, 0 if none did.
+	Restored uint64 `json:"restored,omitempty"`
 
 	// What a caller says beside.
 	Purpose Purpose `json:"purpose,omitempty"`
@@ -85,6 +87,7 @@ const (
 	Removed       Code = "removed"
 	Recovered     Code = "recovered" // the cluster went on as another one
 	Copy          Code = "copy"      // of the data directory of a member that runs
+	Restored      Code = "restored"  // once more, under the same ID
 )
 
 func writeJSON(w io.Writer, prefix string, v any) error {

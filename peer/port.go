@@ -32,6 +32,8 @@ type Config struct {
 	// Admit says why a caller is not wanted, nil if it is. Protocol and To have
 	// been looked at.
 	Admit func(Hello) *Refusal
+	// Meet, if set, says why a member that was called is not wanted, nil if it is.
+	Meet func(Hello) *Refusal
 	// Where lists the addresses, host:port, at which a member may be found, the
 	// likeliest first.
 	Where func(id uint64) []string

@@ -59,6 +59,8 @@ type identity struct {
 	// Restoring: limpet snapshot restore or limpet import has begun here, and has not
 	// finished.
 	Restoring bool `json:"restoring,omitempty"`
+	// RestoredAs tells this restore from others that made members of the same ID.
+	RestoredAs string `json:"restored_as,omitempty"`
 	// Fresh: it was restored, and its first start decides, as that of a new cluster
 	// does, whether there is a token.
 	Fresh bool `json:"fresh,omitempty"`
@@ -72,7 +74,7 @@ func (i identity) cluster() uint64 { return parseHex(i.ClusterID) }
 
 // standing is the identity as package cluster knows it.
 func (i identity) standing() cluster.Identity {
-	return cluster.Identity{Member: i.member(), Cluster: i.cluster(), Forming: i.Forming, Removed: i.Removed, Rejoin: i.Rejoin}
+	return cluster.Identity{Member: i.member(), Cluster: i.cluster(), Forming: i.Forming, Removed: i.Removed, Rejoin: i.Rejoin, Restored: parseHex(i.RestoredAs)}
 }
 
 func parseHex(s string) uint64 {

@@ -124,7 +124,7 @@ func (s *Server) openPeers(context.Context) error {
 	})
 	s.port = peer.Open(peer.Config{
 		Listeners: s.peers, TLS: tlsConfig, CallTLS: callTLS,
-		Self: s.local.Hello, Admit: s.local.Admit, Where: s.local.Where, Refused: s.local.Refused,
+		Self: s.local.Hello, Admit: s.local.Admit, Meet: s.local.Meet, Where: s.local.Where, Refused: s.local.Refused,
 		Services: s.local.Services(s.leadMethods()), Gone: s.gone, Notices: &s.notices, Logger: s.log,
 	})
 	s.local.Use(s.port)

@@ -176,7 +176,7 @@ func beginRestore(path string) (*dataDir, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errors.Join(err, lock.Close())
 	}
-	d.id = identity{Format: dataFormat, MemberID: mintID(), Created: time.Now().UTC().Format(time.RFC3339), Restoring: true}
+	d.id = identity{Format: dataFormat, MemberID: mintID(), Created: time.Now().UTC().Format(time.RFC3339), Restoring: true, RestoredAs: mintID()}
 	// Whoever starts there must be able to read that.
 	own, err := ownerOf(path)
 	if err == nil {
@@ -297,13 +297,13 @@ func (b *rebuild) name(sum []byte) (*txn.Found, string, error) {
 	}
 	slices.SortFunc(founders, func(x, y cluster.Founder) int { return strings.Compare(x.Name, y.Name) })
 	var seed bytes.Buffer
-	fmt.Fprintf(&seed, "limpet restore 1\n%q %x %d %t", b.cfg.InitialClusterToken, sum, b.Bump, b.MarkCompacted)
+	fmt.Fprintf(&seed, "limpet restore 1\n%d %q %x %d %t", raftfsm.EntryFormat, b.cfg.InitialClusterToken, sum, b.Bump, b.MarkCompacted)
 	for _, f := range founders {
 		fmt.Fprintf(&seed, "\n%q %q", f.Name, slices.Sorted(slices.Values(f.URLs)))
 	}
 	found, self := &txn.Found{Cluster: deriveID(seed.Bytes(), "cluster")}, ""
 	for _, f := range founders {
-		m := &txn.Member{ID: deriveID(seed.Bytes(), "member "+f.Name), Name: f.Name, PeerURLs: f.URLs}
+		m := &txn.Member{ID: deriveID(seed.Bytes(), "member "+f.Name), Name: f.Name, PeerURLs: f.URLs, Format: raftfsm.EntryFormat}
 		if f.Name == b.cfg.Name {
 			self = strconv.FormatUint(m.ID, 16)
 		}

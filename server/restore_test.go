@@ -21,6 +21,7 @@ import (
 
 	"limpet/sqlstore"
 	"limpet/trust"
+	"limpet/txn"
 )
 
 // snapshot saves the database of a member that runs.
@@ -197,6 +198,55 @@ func TestRestoreThree(t *testing.T) {
 	if out := restore(t, cfgs[0], Restoring{Database: other, Bump: RestoreBump, MarkCompacted: true}); clusters[out.ClusterID] || ids[out.MemberID] {
 		t.Errorf("of another snapshot came the same cluster: %+v", out)
 	}
+}
+
+// TestRestoredOnceMore: a member that is restored a second time of the same snapshot
+// lacks what it has agreed to; the others do not make a quorum with it.
+func TestRestoredOnceMore(t *testing.T) {
+	before, _ := full(t)
+	file := before.snapshot()
+	cfgs := threeFounders(t)
+	for _, cfg := range cfgs {
+		restore(t, cfg, Restoring{Database: file, Bump: RestoreBump})
+	}
+	members := startAll(t, cfgs...)
+	for _, m := range members {
+		eventually(t, m.cfg.Name+" to know who was restored how", func() bool {
+			return !slices.ContainsFunc(m.node.Membership().Members, func(mb *txn.Member) bool { return mb.Restored == 0 })
+		})
+	}
+	a, b, c := members[0], members[1], members[2]
+	c.stop()
+	a.put("k", "acknowledged by a and b")
+	a.stop()
+	b.stop()
+	if err := os.RemoveAll(cfgs[1].DataDir); err != nil {
+		t.Fatal(err)
+	}
+	restore(t, cfgs[1], Restoring{Database: file, Bump: RestoreBump})
+
+	// Neither gets a leader, so neither starts.
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	log, started := new(syncBuffer), [2]chan *Server{make(chan *Server, 1), make(chan *Server, 1)}
+	for i, cfg := range cfgs[1:] {
+		// Owner: this test; ends with its start, or with giveUp.
+		go func() {
+			s, err := Start(ctx, cfg, slog.New(slog.NewTextHandler(log, nil)))
+			if err == nil && i == 0 {
+				t.Error("b has started")
+			}
+			started[i] <- s
+		}()
+	}
+	eventually(t, "c to refuse b", func() bool { return log.has("was restored from its snapshot once more") })
+	a = start(t, cfgs[0])
+	c = connect(t, <-started[1])
+	for _, m := range []*member{a, c} {
+		m.wantValue("k", "acknowledged by a and b")
+	}
+	giveUp()
+	<-started[0]
 }
 
 // TestRestoreRefuses: what cannot be done changes nothing, and says why.

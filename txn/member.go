@@ -14,7 +14,8 @@ import (
 // never starts costs no quorum.
 
 // Member is one member of the cluster as etcd's membership calls show it. As a
-// command it is a member's report of itself: name, URLs and what it can read;
+// command it is a member's report of itself: name, URLs, what it can read and what
+// made its data;
 // the other fields of the report are ignored. A report without peer URLs leaves
 // them as they are: one that repeated them would undo a change that was agreed on
 // after the member looked.
@@ -31,6 +32,9 @@ type Member struct {
 	Replaces uint64 `json:"replaces,omitempty"`
 	Version  string `json:"version,omitempty"` // of limpet
 	Format   int    `json:"format,omitempty"`  // newest format of log entries that it reads
+	// Restored tells which restore of a snapshot made the member's data, 0 if none did,
+	// or nobody knows. Reports have it in entries of format 8 (raftfsm).
+	Restored uint64 `json:"restored,omitempty"`
 }
 
 // Started reports whether the member has ever reported itself.
@@ -132,6 +136,9 @@ func (st *State) report(r *Member) error {
 	}
 	now := *m
 	now.Name, now.ClientURLs, now.Version, now.Format = r.Name, r.ClientURLs, r.Version, r.Format
+	if r.Restored != 0 {
+		now.Restored = r.Restored
+	}
 	if len(r.PeerURLs) > 0 {
 		now.PeerURLs = r.PeerURLs
 	}
