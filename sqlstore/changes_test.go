@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // told is what Changes tells, one line a change.
@@ -266,4 +268,27 @@ func TestLookAfterAdoption(t *testing.T) {
 	want, _ := told(t, leader, whole)
 	got, _ := told(t, follower, whole)
 	wantLines(t, "after the adoption", got, want)
+}
+
+// Of a store whose revisions have no time, as a restore makes it, the revision with
+// which it was opened is that of every time since.
+func TestAsOfAfterARestore(t *testing.T) {
+	s := newStore(t, Config{Path: filepath.Join(t.TempDir(), "limpet.db"), TailBytes: -1})
+	put(s, "k", "old")
+	flush(t, s)
+	if err := s.Writer().Bump(100); err != nil {
+		t.Fatal(err)
+	}
+	s.Writer().Forget()
+	s.Writer().Publish(s.Applied() + 1)
+	before := time.Now().UnixMilli() - 1
+	s = restart(t, s, true)
+	rev, opened := s.Rev(), time.Now().UnixMilli()
+	later := opened + 1000
+	commitAt(s, later, func(w *Writer) { w.Put("k", []byte("new"), 0) })
+	for ms, want := range map[int64]Moment{before: {}, opened: {Rev: rev}, later - 1: {Rev: rev}, later: {Rev: rev + 1, Time: later}} {
+		if got, ok, err := s.View().AsOf(ms); err != nil || got != want || ok != (want.Rev != 0) {
+			t.Errorf("AsOf(%d): got %+v, %v, %v, want %+v", ms-opened, got, ok, err, want)
+		}
+	}
 }

@@ -75,6 +75,7 @@ type Store struct {
 	reading sync.WaitGroup
 	keeper  *keeper
 	writer  *Writer
+	opened  Moment // its revision then, and when that was
 
 	// current is the newest published revision, floor the compaction floor
 	// (-1: never compacted). Both only grow, and change only under mu.
@@ -133,6 +134,7 @@ func Open(cfg Config) (*Store, error) {
 		_ = c.close()
 		return nil, err
 	}
+	s.opened = Moment{Rev: s.current.Load(), Time: time.Now().UnixMilli()}
 	s.writer = &Writer{s: s, rev: s.current.Load(), floor: s.floor.Load()}
 	s.keeper.start()
 	return s, nil

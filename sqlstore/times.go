@@ -82,7 +82,8 @@ const (
 )
 
 // AsOf is the newest revision, from the floor up to the view's, whose proposer's
-// clock showed unixMilli or less; false if there is none. It reads no values, and
+// clock showed unixMilli or less; false if there is none. Without any, it is the one
+// with which the store was opened if that was before, its time unknown. It reads no values, and
 // the times of 256 revisions for each run of them that a clock gone wrong makes
 // look older than it is.
 func (v View) AsOf(unixMilli int64) (Moment, bool, error) {
@@ -93,7 +94,8 @@ func (v View) AsOf(unixMilli int64) (Moment, bool, error) {
 		s.mu.RUnlock()
 		lo = max(lo, s.floor.Load())
 		if !ok || hi < lo {
-			return Moment{}, false, nil
+			m, ok := s.sinceOpen(v.rev, unixMilli)
+			return m, ok, nil
 		}
 		m, ok, err := s.timeIn(lo, hi, unixMilli)
 		if ok || err != nil {
@@ -101,6 +103,16 @@ func (v View) AsOf(unixMilli int64) (Moment, bool, error) {
 		}
 		rev = lo - 1
 	}
+}
+
+// sinceOpen is the revision with which the store was opened, for a time since then:
+// after a restore or an import, no revision has a time until the first write.
+func (s *Store) sinceOpen(rev, unixMilli int64) (Moment, bool) {
+	ok := unixMilli >= s.opened.Time && s.opened.Rev <= rev && s.opened.Rev >= s.floor.Load()
+	if !ok {
+		return Moment{}, false
+	}
+	return Moment{Rev: s.opened.Rev}, true
 }
 
 // timeIn is the newest of the revisions [lo, hi] with a time not later than
