@@ -146,17 +146,47 @@ func inspectSource(ctx context.Context, r Restoring, dir string) error {
 	if r.Bump > sqlstore.MaxRevision-p.Rev {
 		return fmt.Errorf("--bump-revision %d is too much: the snapshot is of revision %d, and the largest to begin with is %d; %d is enough for every cluster", r.Bump, p.Rev, int64(sqlstore.MaxRevision), int64(RestoreBump))
 	}
-	for at := dir; ; at = filepath.Dir(at) { // the folder may not be there yet
+	free, err := freeBytes(dir)
+	if err != nil {
+		return nil // whoever writes there will say what is wrong
+	}
+	if free += leftBytes(dir); free < p.Bytes+leastRoom {
+		return fmt.Errorf("the disk of %s has %d bytes free, and the database needs %d: make room, or give another --data-dir", dir, free, p.Bytes+leastRoom)
+	}
+	return nil
+}
+
+// freeBytes is the room on the disk of a folder that may not be there yet.
+func freeBytes(dir string) (int64, error) {
+	for at := dir; ; at = filepath.Dir(at) {
 		var st unix.Statfs_t
 		err := unix.Statfs(at, &st)
 		if errors.Is(err, unix.ENOENT) && at != filepath.Dir(at) {
 			continue
 		}
-		if free := st.Bavail * uint64(st.Bsize); err == nil && free < uint64(p.Bytes)+leastRoom {
-			return fmt.Errorf("the disk of %s has %d bytes free, and the database needs %d: make room, or give another --data-dir", dir, free, p.Bytes+leastRoom)
-		}
-		return nil
+		return int64(st.Bavail) * int64(st.Bsize), err
 	}
+}
+
+// leftBytes is the room that what a restore before has left will give back.
+func leftBytes(dir string) (n int64) {
+	for _, root := range leftovers(dir) {
+		_ = filepath.WalkDir(root, func(_ string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				if info, err := d.Info(); err == nil {
+					n += info.Size()
+				}
+			}
+			return nil
+		})
+	}
+	return n
+}
+
+// leftovers are the files and folders that a restore makes before it is whole.
+func leftovers(dir string) []string {
+	left, _ := filepath.Glob(filepath.Join(dir, databaseName) + "*") // fails on a bad pattern only
+	return append(left, filepath.Join(dir, restoredName), filepath.Join(dir, raftDirName))
 }
 
 // beginRestore takes hold of the directory and notes first of all what is going on.
@@ -206,7 +236,7 @@ func (b *rebuild) run(ctx context.Context) (Restored, error) {
 	}
 	sum, err := b.copy(ctx)
 	if err != nil {
-		return Restored{}, fmt.Errorf("the snapshot could not be copied to %s: %w; run the same again", b.dir.path, err)
+		return Restored{}, b.again(fmt.Errorf("the snapshot could not be copied to %s: %w", b.dir.path, err))
 	}
 	id := b.dir.id
 	if b.found, id.MemberID, err = b.name(sum); err != nil {
@@ -219,7 +249,7 @@ func (b *rebuild) run(ctx context.Context) (Restored, error) {
 	id.RaftDir = b.dir.id.RaftDir
 	rev, err := b.build()
 	if err != nil {
-		return Restored{}, fmt.Errorf("%w; run the same again", err)
+		return Restored{}, b.again(err)
 	}
 	if b.cfg.held != nil {
 		if err := b.cfg.held.write(b.dir.path); err != nil {
@@ -238,10 +268,18 @@ func (b *rebuild) run(ctx context.Context) (Restored, error) {
 	return out, nil
 }
 
+// again says what to do about an error half-way. SQLite does not always call a full
+// disk by its name.
+func (b *rebuild) again(err error) error {
+	if free, ferr := freeBytes(b.dir.path); ferr == nil && free < leastRoom {
+		return fmt.Errorf("%w: the disk of %s is full; make room, and run the same again", err, b.dir.path)
+	}
+	return fmt.Errorf("%w; run the same again", err)
+}
+
 // clear removes what a run before has left.
 func (b *rebuild) clear() error {
-	left, _ := filepath.Glob(b.dir.file(databaseName) + "*") // fails on a bad pattern only
-	for _, file := range append(left, b.dir.file(restoredName), b.dir.file(raftDirName)) {
+	for _, file := range leftovers(b.dir.path) {
 		if err := os.RemoveAll(file); err != nil {
 			return fmt.Errorf("what a restore before has left cannot be removed: %w", err)
 		}

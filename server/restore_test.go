@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"golang.org/x/sys/unix"
 
 	"limpet/sqlstore"
 	"limpet/trust"
@@ -353,6 +355,51 @@ func TestRestoreAgain(t *testing.T) {
 			t.Errorf("the database is %+v, %v; want it to be %s's", p, err, out.MemberID)
 		}
 	}
+}
+
+// TestRestoreFullDisk: a disk that is full half-way is named, and the second run has
+// the room that the first one took.
+func TestRestoreFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root mounts a small disk")
+	}
+	m := start(t, newConfig(t))
+	for i := range 24 {
+		value := make([]byte, 1<<20)
+		_, _ = rand.Read(value)
+		m.put(fmt.Sprint("k", i), string(value))
+	}
+	m.put("k", "v")
+	file := m.snapshot()
+	cfg := newConfig(t)
+	cfg.DataDir = t.TempDir()
+	if err := unix.Mount("none", cfg.DataDir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skipf("no small disk here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(cfg.DataDir, unix.MNT_DETACH) })
+
+	quiet := slog.New(slog.DiscardHandler)
+	if _, err := Restore(t.Context(), cfg, Restoring{Database: file}, quiet); err == nil || !strings.Contains(err.Error(), "make room") || exists(filepath.Join(cfg.DataDir, identityName)) {
+		t.Errorf("Restore: %v, want that there is no room, and nothing made", err)
+	}
+	// As if others filled the disk meanwhile.
+	d, err := beginRestore(cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = (&rebuild{cfg: cfg, Restoring: Restoring{Database: file}, log: quiet, dir: d}).run(t.Context())
+	if want := "the disk of " + cfg.DataDir + " is full; make room, and run the same again"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("half-way: %v, want that %q", err, want)
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+	// Room for one copy, and not for what was left beside it.
+	if err := unix.Mount("none", cfg.DataDir, "tmpfs", unix.MS_REMOUNT, "size=40m"); err != nil {
+		t.Fatal(err)
+	}
+	restore(t, cfg, Restoring{Database: file})
+	start(t, cfg).wantValue("k", "v")
 }
 
 // TestRestoreToken: the token that is given is stored; without one the first start
