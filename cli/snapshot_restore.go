@@ -51,9 +51,11 @@ func restoreCommand(version string) *cli.Command {
 				if !contents.Hashed && !c.Bool("skip-hash-check") {
 					return fmt.Errorf("%s carries no hash, so that nobody can tell whether it is what was saved: give what limpet or etcdctl snapshot save has written; if you trust it, as the limpet.db of a member that was stopped, give --skip-hash-check", title)
 				}
+				meter := newMeter("copying")
 				out, err := server.Restore(c.Context, cfg, server.Restoring{
-					Database: d.Path, Tail: d.Tail, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
+					Database: d.Path, Tail: d.Tail, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"), Progress: meter.tell,
 				}, log.Logger)
+				meter.end()
 				if err != nil {
 					return err
 				}

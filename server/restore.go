@@ -42,6 +42,8 @@ type Restoring struct {
 	// MarkCompacted: revisions before the first new one count as compacted, so
 	// that whoever watches from one of them is told to list anew.
 	MarkCompacted bool
+	// Progress, if set, hears how many bytes of the copy are done.
+	Progress func(done, total int64)
 }
 
 // Restored is what Restore made.
@@ -301,22 +303,28 @@ func (b *rebuild) copy(ctx context.Context) (sum []byte, err error) {
 	h := sha256.New()
 	info, err := in.Stat()
 	if err == nil {
-		_, err = io.CopyN(io.MultiWriter(out, h), readUntil{ctx, in}, info.Size()-b.Tail)
+		_, err = io.CopyN(io.MultiWriter(out, h), &readUntil{ctx: ctx, in: in, total: info.Size() - b.Tail, tell: b.Progress}, info.Size()-b.Tail)
 	}
 	return h.Sum(nil), errors.Join(err, out.Sync(), out.Close())
 }
 
-// readUntil reads until its context ends.
+// readUntil reads until its context ends, and tells how far it is.
 type readUntil struct {
-	ctx context.Context
-	io.Reader
+	ctx         context.Context
+	in          io.Reader
+	done, total int64
+	tell        func(done, total int64) // may be nil
 }
 
-func (r readUntil) Read(b []byte) (int, error) {
+func (r *readUntil) Read(b []byte) (int, error) {
 	if err := r.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return r.Reader.Read(b)
+	n, err := r.in.Read(b)
+	if r.done += int64(n); r.tell != nil {
+		r.tell(r.done, r.total)
+	}
+	return n, err
 }
 
 // name names the new cluster and its members, and says which of them this one is.
