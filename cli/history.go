@@ -207,7 +207,7 @@ func (p *changePrinter) object(c *look.Change) (*kubeobject.Object, kubeobject.E
 
 // row is of fixed widths, so that it can be shown before the next one has come.
 func (p *changePrinter) row(rev, at, kind, version, size, change, lease, by, key string) error {
-	line := fmt.Sprintf("%-9s  %-23s  %-6s  %7s  %8s  %8s  %-16s  ", rev, at, kind, version, size, change, lease)
+	line := fmt.Sprintf("%-10s  %-23s  %-6s  %7s  %8s  %8s  %-16s  ", rev, at, kind, version, size, change, lease)
 	if p.keys {
 		line += fmt.Sprintf("%-34s  %s", by, key)
 	} else {

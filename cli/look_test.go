@@ -164,13 +164,13 @@ func TestPrintChanges(t *testing.T) {
 		}
 	}
 	want := strings.Join([]string{
-		"REVISION   TIME                     KIND    VERSION      SIZE    CHANGE  LEASE             WRITTEN BY                          KEY",
-		"2          2026-01-02 03:04:05.006  create        1         3        +3  -                 -                                   a",
+		"REVISION    TIME                     KIND    VERSION      SIZE    CHANGE  LEASE             WRITTEN BY                          KEY",
+		"2           2026-01-02 03:04:05.006  create        1         3        +3  -                 -                                   a",
 		"    x",
 		"    y",
-		"3          -                        put           2        30       +27  000000000000001f  encrypted by aescbc                 x'61ff'",
+		"3           -                        put           2        30       +27  000000000000001f  encrypted by aescbc                 x'61ff'",
 		"    x'6b38733a656e633a6165736362633a76313a6b6579313a00'",
-		"4          -                        delete        -         0       -30  -                 -                                   a",
+		"4           -                        delete        -         0       -30  -                 -                                   a",
 		"",
 	}, "\n")
 	if out.String() != want {
