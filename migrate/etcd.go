@@ -49,7 +49,8 @@ const (
 //	8        position within the revision, big-endian
 //	1        t, if the key was deleted
 //
-// maps to a marshalled mvccpb.KeyValue.
+// maps to a marshalled mvccpb.KeyValue; or to nothing, where etcdutl snapshot
+// restore --bump-revision has raised the revisions up to that one.
 type etcdFile struct {
 	path  string
 	kind  string
@@ -59,6 +60,7 @@ type etcdFile struct {
 	keys  *boltTree
 	floor int64
 	rev   int64
+	bumps int // of the last reading
 	notes []string
 }
 
@@ -240,15 +242,24 @@ func parseRevision(b []byte) (id sqlstore.ID, tombstone bool, err error) {
 func (e *etcdFile) Extent() (rev, floor int64) { return max(e.rev, e.floor), e.floor }
 
 func (e *etcdFile) Rows(ctx context.Context, fn func(*sqlstore.Row) error) error {
+	e.bumps = 0
 	err := e.bolt.each(e.keys, func(k, v []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		row, err := rowOfEtcd(k, v)
+		id, tombstone, err := parseRevision(k)
 		if err != nil {
 			return e.damaged(err)
 		}
-		e.rev = max(e.rev, row.ID.Rev())
+		e.rev = max(e.rev, id.Rev())
+		if len(v) == 0 { // no key that anybody can ask for (etcdutl's unsafeBumpBucketsRevision)
+			e.bumps++
+			return nil
+		}
+		row, err := rowOfEtcd(id, tombstone, v)
+		if err != nil {
+			return e.damaged(err)
+		}
 		return fn(row)
 	})
 	if errors.Is(err, errBolt) {
@@ -257,12 +268,8 @@ func (e *etcdFile) Rows(ctx context.Context, fn func(*sqlstore.Row) error) error
 	return err
 }
 
-// rowOfEtcd keeps nothing of k and v.
-func rowOfEtcd(k, v []byte) (*sqlstore.Row, error) {
-	id, tombstone, err := parseRevision(k)
-	if err != nil {
-		return nil, err
-	}
+// rowOfEtcd keeps nothing of v.
+func rowOfEtcd(id sqlstore.ID, tombstone bool, v []byte) (*sqlstore.Row, error) {
 	var kv mvccpb.KeyValue
 	if err := proto.Unmarshal(v, &kv); err != nil {
 		return nil, fmt.Errorf("revision %d.%d: %w", id.Rev(), id.Sub(), err)
@@ -351,7 +358,12 @@ func permsOf(r *authpb.Role) []auth.Perm {
 	return perms
 }
 
-func (e *etcdFile) Notes() []string { return e.notes }
+func (e *etcdFile) Notes() []string {
+	if e.bumps == 0 {
+		return e.notes
+	}
+	return append(slices.Clone(e.notes), fmt.Sprintf("%d rows without a key, by which etcdutl raised the revisions, were left out; the revisions count", e.bumps))
+}
 
 func (e *etcdFile) Still() error {
 	now, err := stampOf(e.path)

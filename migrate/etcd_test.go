@@ -157,6 +157,40 @@ func TestEtcdHistory(t *testing.T) {
 	}
 }
 
+// TestEtcdBumped: etcdutl snapshot restore --bump-revision --mark-compacted writes
+// a row of nothing at the revision that it raises to, and a compaction that is to
+// come. The revision counts, and the row is no key.
+func TestEtcdBumped(t *testing.T) {
+	for _, snapshot := range []bool{true, false} {
+		f := newEtcdFixture()
+		f.put(2, 0, "a", "1", 2, 1, 0)
+		f.put(8, 0, "b", "1", 8, 1, 0)
+		f["key"][string(revBytes(1008, 0))] = nil
+		f["meta"]["scheduledCompactRev"] = revBytes(1008, 0)
+		src, err := OpenEtcd(f.write(t, filepath.Join(t.TempDir(), "db"), snapshot))
+		sum, store, _ := imported(t, src, err)
+		if store.Rev() != 1008 || store.Floor() != 1008 || sum.Revision != 1008 || sum.Compacted != 1008 || sum.Keys != 2 || sum.Rows != 2 {
+			t.Errorf("snapshot %v: store at %d, floor %d; summary %+v", snapshot, store.Rev(), store.Floor(), sum)
+		}
+		if !strings.Contains(fmt.Sprint(sum.Notes), "1 rows without a key") {
+			t.Errorf("snapshot %v: notes %q", snapshot, sum.Notes)
+		}
+	}
+	// Twice, and went on in between, and since.
+	f := newEtcdFixture()
+	f.put(2, 0, "a", "1", 2, 1, 0)
+	f["key"][string(revBytes(100, 0))] = nil
+	f.put(101, 0, "a", "2", 2, 2, 0)
+	f["key"][string(revBytes(200, 0))] = nil
+	f.put(201, 0, "a", "3", 2, 3, 0)
+	f["meta"]["scheduledCompactRev"], f["meta"]["finishedCompactRev"] = revBytes(200, 0), revBytes(200, 0)
+	src, err := OpenEtcd(f.snapshot(t))
+	sum, store, _ := imported(t, src, err)
+	if store.Rev() != 201 || store.Floor() != 200 || sum.Keys != 1 {
+		t.Errorf("twice: store at %d, floor %d; summary %+v", store.Rev(), store.Floor(), sum)
+	}
+}
+
 // TestEtcdStopped: the file of a stopped member is taken unless its log has
 // more.
 func TestEtcdStopped(t *testing.T) {
