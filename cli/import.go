@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -53,7 +51,7 @@ func importKineCommand(version string) *cli.Command {
 			if len(args) != 1 {
 				return errors.New("name the file: limpet import kine --data-dir DIR /var/lib/rancher/k3s/server/db/state.db")
 			}
-			return runImport(c, version, func(*workplace) (migrate.Source, error) { return migrate.OpenKine(args[0]) })
+			return runImport(c, version, args[0], func(*workplace) (migrate.Source, error) { return migrate.OpenKine(args[0]) })
 		},
 	}
 }
@@ -86,13 +84,13 @@ func importEtcdCommand(version string) *cli.Command {
 			case !live && len(args) != 1:
 				return errors.New("name a snapshot, or give --endpoints of a running etcd: limpet import etcd --data-dir DIR SNAPSHOT.DB")
 			case !live:
-				return runImport(c, version, func(*workplace) (migrate.Source, error) { return migrate.OpenEtcd(args[0]) })
+				return runImport(c, version, args[0], func(*workplace) (migrate.Source, error) { return migrate.OpenEtcd(args[0]) })
 			}
 			a, err := givenAccess(c, "endpoints", "")
 			if err != nil {
 				return err
 			}
-			return runImport(c, version, func(w *workplace) (migrate.Source, error) { return fetchEtcd(c, a, w) })
+			return runImport(c, version, "", func(w *workplace) (migrate.Source, error) { return fetchEtcd(c, a, w) })
 		},
 	}
 }
@@ -152,8 +150,8 @@ type importReport struct {
 }
 
 // runImport builds the database in a folder beside the data directory, and has
-// a member made of it.
-func runImport(c *cli.Context, version string, open func(*workplace) (migrate.Source, error)) (err error) {
+// a member made of it. file is the source, if it is one.
+func runImport(c *cli.Context, version, file string, open func(*workplace) (migrate.Source, error)) (err error) {
 	dir := c.String("data-dir")
 	if dir == "" {
 		return errors.New("--data-dir is missing: give the folder of the member to be")
@@ -161,7 +159,7 @@ func runImport(c *cli.Context, version string, open func(*workplace) (migrate.So
 	if err := server.MayRestore(dir); err != nil {
 		return err
 	}
-	w, err := openWorkplace(dir)
+	w, err := openWorkplace(dir, file)
 	if err != nil {
 		return err
 	}
@@ -258,53 +256,6 @@ func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) 
 		return nil, err
 	}
 	return migrate.OpenEtcd(w.snapshot())
-}
-
-// workplace is a folder beside the data directory in which an import does what
-// may be cut short. It is held while it is used.
-type workplace struct {
-	path string
-	lock *os.File
-}
-
-func openWorkplace(dataDir string) (*workplace, error) {
-	dir, err := filepath.Abs(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	w := &workplace{path: dir + ".import"}
-	if err := os.MkdirAll(w.path, 0o700); err != nil {
-		return nil, fmt.Errorf("the folder for the work cannot be created: %w", err)
-	}
-	if w.lock, err = os.Open(w.path); err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(w.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another limpet import works in %s: wait for its end", w.path), w.lock.Close())
-	}
-	// What an import that was cut short has left.
-	if err := w.clear(); err != nil {
-		return nil, errors.Join(err, w.lock.Close())
-	}
-	return w, nil
-}
-
-func (w *workplace) database() string { return filepath.Join(w.path, "limpet.db") }
-func (w *workplace) snapshot() string { return filepath.Join(w.path, "snapshot.db") }
-
-func (w *workplace) clear() error {
-	left, _ := filepath.Glob(w.database() + "*") // fails on a bad pattern only
-	var errs []error
-	for _, file := range append(left, w.snapshot()) {
-		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (w *workplace) close() error {
-	return errors.Join(w.clear(), os.Remove(w.path), w.lock.Close())
 }
 
 // showProgress tells somebody who looks at f how far a step is, and nobody

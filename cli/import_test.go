@@ -54,26 +54,36 @@ func TestImportIntoAMember(t *testing.T) {
 	}
 }
 
+// cutShort leaves a folder as an import does that was killed.
+func cutShort(t *testing.T, dataDir string) {
+	t.Helper()
+	w, err := openWorkplace(dataDir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{w.database() + ".building", w.snapshot()} {
+		if err := os.WriteFile(file, []byte("cut short"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestWorkplace: one import at a time, and what one that was cut short has left
 // goes.
 func TestWorkplace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "limpet")
-	if err := os.MkdirAll(dir+".import", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"limpet.db.building", "snapshot.db"} {
-		if err := os.WriteFile(filepath.Join(dir+".import", name), []byte("cut short"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w, err := openWorkplace(dir)
+	cutShort(t, dir)
+	w, err := openWorkplace(dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(w.path); len(left) > 0 {
+	if left, _ := os.ReadDir(w.path); len(left) != 1 || left[0].Name() != workMark {
 		t.Errorf("left over: %v", left)
 	}
-	if _, err := openWorkplace(dir); err == nil || !strings.Contains(err.Error(), "another limpet import") {
+	if _, err := openWorkplace(dir, ""); err == nil || !strings.Contains(err.Error(), "another limpet import") {
 		t.Errorf("a second one: got %v, want it refused", err)
 	}
 	if err := w.close(); err != nil {
@@ -81,5 +91,78 @@ func TestWorkplace(t *testing.T) {
 	}
 	if _, err := os.Stat(w.path); !os.IsNotExist(err) {
 		t.Errorf("the folder is there after the end: %v", err)
+	}
+	// One that was killed between the folder and its mark.
+	if err := os.Mkdir(dir+".import", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = openWorkplace(dir, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWorkplaceIsNobodyElses: what an import did not make it does not remove,
+// whatever it is called.
+func TestWorkplaceIsNobodyElses(t *testing.T) {
+	cleanEnv(t)
+	write := func(file string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name string
+		make func(dir string) (file, source string) // dir is the data directory
+		want string
+	}{
+		{"a folder of somebody's", func(dir string) (string, string) {
+			write(dir + ".import/limpet.db")
+			return dir + ".import/limpet.db", dir + ".not"
+		}, "did not make that folder"},
+		{"the source in it", func(dir string) (string, string) {
+			write(dir + ".import/snapshot.db")
+			return dir + ".import/snapshot.db", dir + ".import/snapshot.db"
+		}, "move it elsewhere"},
+		{"what an import has left as a source", func(dir string) (string, string) {
+			cutShort(t, dir)
+			return dir + ".import/snapshot.db", dir + ".import/snapshot.db"
+		}, "move it elsewhere"},
+		{"by another name", func(dir string) (string, string) {
+			cutShort(t, dir)
+			if err := os.Symlink(dir+".import/snapshot.db", dir+".link"); err != nil {
+				t.Fatal(err)
+			}
+			return dir + ".import/snapshot.db", dir + ".link"
+		}, "move it elsewhere"},
+		{"somebody's file beside", func(dir string) (string, string) {
+			cutShort(t, dir)
+			write(dir + ".import/limpet.db.mine")
+			return dir + ".import/limpet.db.mine", dir + ".not"
+		}, "limpet.db.mine"},
+		{"a folder elsewhere", func(dir string) (string, string) {
+			elsewhere := t.TempDir()
+			write(elsewhere + "/" + workMark)
+			write(elsewhere + "/snapshot.db")
+			if err := os.Symlink(elsewhere, dir+".import"); err != nil {
+				t.Fatal(err)
+			}
+			return elsewhere + "/snapshot.db", dir + ".not"
+		}, "cannot be created"},
+	} {
+		dir := filepath.Join(t.TempDir(), "limpet")
+		file, source := c.make(dir)
+		if _, err := limpet("import", "etcd", "--data-dir", dir, source); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), dir+".import") {
+			t.Errorf("%s: got %v, want an error with %q that names the folder", c.name, err, c.want)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("%s: the file is gone: %v", c.name, err)
+		}
 	}
 }
