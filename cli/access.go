@@ -154,7 +154,8 @@ func (a *access) tlsFor(endpoint string) *tls.Config {
 // client speaks etcd's protocol with members.
 func (a *access) client(endpoints ...string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints, TLS: a.tlsFor(endpoints[0]), Username: a.user, Password: a.password, DialTimeout: a.timeout, Logger: zap.NewNop(),
+		Endpoints: endpoints, TLS: a.tlsFor(endpoints[0]), Username: a.user, Password: a.password, Logger: zap.NewNop(),
+		DialTimeout: a.timeout, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: a.timeout,
 	})
 }
 

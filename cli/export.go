@@ -61,10 +61,12 @@ func exportCommand() *cli.Command {
 				return err
 			}
 			defer func() { _ = from.Close() }()
+			there, stop := a.whileThere(c.Context, from, "the source, "+strings.Join(a.endpoints, ",")+",")
+			defer stop()
 			if target == nil {
-				return dump(c, from)
+				return whySilent(there, dump(there, c, from))
 			}
-			return export(c, from, target)
+			return whySilent(there, export(there, c, from, target))
 		}),
 	}
 }
@@ -85,18 +87,23 @@ func reachable(ctx context.Context, a *access) (*clientv3.Client, error) {
 	return client, nil
 }
 
-func export(c *cli.Context, from *clientv3.Client, target *access) error {
-	to, err := reachable(c.Context, target)
+func export(ctx context.Context, c *cli.Context, from *clientv3.Client, target *access) error {
+	to, err := reachable(ctx, target)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = to.Close() }()
+	there, stop := target.whileThere(ctx, to, "the target, "+strings.Join(target.endpoints, ",")+",")
+	defer stop()
 	progress, done := showProgress(os.Stderr)
 	e := &migrate.Export{From: from, To: to, Prefix: c.String("prefix"), Force: c.Bool("force"), Progress: progress}
-	out, err := e.Run(c.Context)
+	out, err := e.Run(there)
 	done()
 	if err != nil {
-		return err
+		if context.Cause(ctx) != nil { // the source, about which the caller knows
+			return err
+		}
+		return whySilent(there, err)
 	}
 	if c.String("output") == "json" {
 		enc := json.NewEncoder(c.App.Writer)
@@ -115,12 +122,12 @@ func export(c *cli.Context, from *clientv3.Client, target *access) error {
 }
 
 // dump writes a file that appears whole.
-func dump(c *cli.Context, from *clientv3.Client) (err error) {
+func dump(ctx context.Context, c *cli.Context, from *clientv3.Client) (err error) {
 	out := c.String("out")
 	progress, done := showProgress(os.Stderr)
 	defer done()
 	if out == "-" {
-		_, _, err := migrate.Dump(c.Context, from, c.String("prefix"), c.App.Writer, nil)
+		_, _, err := migrate.Dump(ctx, from, c.String("prefix"), c.App.Writer, nil)
 		return err
 	}
 	if err := mayWrite(out, c.Bool("force")); err != nil {
@@ -131,7 +138,7 @@ func dump(c *cli.Context, from *clientv3.Client) (err error) {
 		return err
 	}
 	w := bufio.NewWriterSize(f, 1<<16)
-	keys, rev, err := migrate.Dump(c.Context, from, c.String("prefix"), w, progress)
+	keys, rev, err := migrate.Dump(ctx, from, c.String("prefix"), w, progress)
 	if err = errors.Join(err, w.Flush(), f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), out)
 	}

@@ -70,7 +70,7 @@ func importEtcdCommand(version string) *cli.Command {
 			"in order: one that was killed has more in its log, and is refused.",
 		OnUsageError: usageError,
 		Flags: slices.Concat(importFlags(), remoteFlags("endpoints", "", "client URLs of a running etcd, instead of a file; comma-separated"), []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for the first answer", Value: 10 * time.Second},
+			&cli.DurationFlag{Name: "timeout", Usage: "how long to wait for an answer, and for an etcd that has gone silent meanwhile", Value: 10 * time.Second},
 		}),
 		Action: func(c *cli.Context) error {
 			args, err := onlyArgs(c)
@@ -249,7 +249,16 @@ func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) 
 	}
 	progress, done := showProgress(os.Stderr)
 	defer done()
-	if err := migrate.Fetch(c.Context, client, w.snapshot(), progress); err != nil {
+	who := strings.Join(a.endpoints, ",")
+	there, stop := a.whileThere(c.Context, client, who)
+	defer stop()
+	if err := whySilent(there, migrate.Fetch(there, client, w.snapshot(), progress)); err != nil {
+		if isLost(err) {
+			err = fmt.Errorf("%s %w: %w", who, errSilent, err)
+		}
+		if errors.Is(err, errSilent) {
+			err = fmt.Errorf("%w; nothing was imported: run it again when that etcd answers", err)
+		}
 		if errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied) || strings.Contains(err.Error(), rpctypes.ErrorDesc(rpctypes.ErrGRPCPermissionDenied)) {
 			err = fmt.Errorf("%w: with authentication enabled only root may take a snapshot; give --user root:PASSWORD", err)
 		}

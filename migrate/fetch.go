@@ -35,17 +35,23 @@ func Fetch(ctx context.Context, client *clientv3.Client, file string, progress P
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, &counted{r: r, progress: progress})
-	if err = errors.Join(err, out.Close()); err != nil {
+	from := &counted{r: r, progress: progress}
+	_, err = io.Copy(out, from)
+	err = errors.Join(err, out.Close())
+	switch {
+	case from.err != nil:
+		return fmt.Errorf("receive the snapshot, after %d bytes: %w", from.n, from.err)
+	case err != nil:
 		return fmt.Errorf("save the snapshot as %s: %w", file, err)
 	}
 	return nil
 }
 
-// counted tells how much was read.
+// counted tells how much was read, and what came in between.
 type counted struct {
 	r        io.Reader
 	n        int64
+	err      error
 	progress Progress
 }
 
@@ -54,6 +60,9 @@ func (c *counted) Read(p []byte) (int, error) {
 	c.n += int64(n)
 	if c.progress != nil {
 		c.progress("receiving a snapshot", c.n)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.err = err
 	}
 	return n, err
 }

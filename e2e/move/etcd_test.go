@@ -213,6 +213,34 @@ func TestEtcdKilled(t *testing.T) {
 	}
 }
 
+// TestEtcdGoesSilent: an etcd that stands still amid its snapshot ends the import, which leaves nothing, and can be
+// run again.
+func TestEtcdGoesSilent(t *testing.T) {
+	etcd := proc.Start(t, proc.Etcd)
+	c := clientOf(t, etcd.ClientURL())
+	for i := range 40 {
+		if _, err := c.Put(timeout(t), fmt.Sprint("/", i), strings.Repeat("v", 1_000_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := newDir(t)
+	link := newLink(t, etcd.Client)
+	link.onBytes(10_000_000, etcd.Pause)
+	text := refused(t, "import", "etcd", "--data-dir", dir, "--endpoints", "http://"+link.at, "--timeout", "2s")
+	if !strings.Contains(text, link.at+" does not answer any more") || !strings.Contains(text, "run it again") {
+		t.Errorf("said %s", text)
+	}
+	if left, _ := filepath.Glob(dir + "*"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+	etcd.Continue()
+	var sum summary
+	limpet(t, &sum, "import", "etcd", "--data-dir", dir, "--endpoints", etcd.ClientURL(), "-o", "json")
+	if sum.Keys != 40 {
+		t.Errorf("summary %+v", sum)
+	}
+}
+
 // TestEtcdUsers: users and roles come along, and go on being asked for.
 func TestEtcdUsers(t *testing.T) {
 	etcd := proc.Start(t, proc.Etcd)
