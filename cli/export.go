@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"limpet/migrate"
@@ -64,16 +65,22 @@ func exportCommand() *cli.Command {
 			there, stop := a.whileThere(c.Context, from, "the source, "+strings.Join(a.endpoints, ",")+",")
 			defer stop()
 			if target == nil {
-				return whySilent(there, dump(there, c, from))
+				err = dump(there, c, from)
+			} else {
+				err = export(there, c, from, target)
 			}
-			return whySilent(there, export(there, c, from, target))
+			if errors.Is(err, rpctypes.ErrPermissionDenied) {
+				err = fmt.Errorf("%w; the user has to have rights to all keys of --prefix, to read them, and at the target to write them, too", err)
+			}
+			return whySilent(there, err)
 		}),
 	}
 }
 
 func clientCountOnly() []clientv3.OpOption { return []clientv3.OpOption{clientv3.WithCountOnly()} }
 
-// reachable is a client of a server that has answered once.
+// reachable is a client of a server that has answered once, if only that the user
+// may not read the key that it was asked for.
 func reachable(ctx context.Context, a *access) (*clientv3.Client, error) {
 	client, err := a.client(a.endpoints...)
 	if err != nil {
@@ -81,7 +88,7 @@ func reachable(ctx context.Context, a *access) (*clientv3.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	if _, err := client.Get(ctx, "limpet", clientCountOnly()...); err != nil {
+	if _, err := client.Get(ctx, "limpet", clientCountOnly()...); err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		return nil, errors.Join(a.explain(a.endpoints[0], fmt.Errorf("ask %s: %w", strings.Join(a.endpoints, ","), err)), client.Close())
 	}
 	return client, nil

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -237,16 +236,11 @@ func printImport(w io.Writer, r importReport, output string) error {
 
 // fetchEtcd takes a snapshot of a running etcd.
 func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) {
-	client, err := a.client(a.endpoints...)
+	client, err := reachable(c.Context, a)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = client.Close() }()
-	ctx, cancel := context.WithTimeout(c.Context, a.timeout)
-	defer cancel()
-	if _, err := client.Get(ctx, "limpet", clientCountOnly()...); err != nil && !errors.Is(err, rpctypes.ErrPermissionDenied) {
-		return nil, a.explain(a.endpoints[0], fmt.Errorf("ask %s: %w", strings.Join(a.endpoints, ","), err))
-	}
 	progress, done := showProgress(os.Stderr)
 	defer done()
 	who := strings.Join(a.endpoints, ",")
