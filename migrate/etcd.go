@@ -306,11 +306,12 @@ func (e *etcdFile) Leases() (map[int64]int64, error) {
 }
 
 // parseLease reads etcd's leasepb.Lease: 1 ID, 2 TTL. What is left of the time, 3,
-// is not taken over: limpet begins every lease anew when it starts.
+// is not taken over: limpet begins every lease anew when it starts. Clients may choose
+// negative IDs, too.
 func parseLease(b []byte) (id, ttl int64, err error) {
 	fields, _, err := parseFields(b)
 	id, ttl = int64(fields[1]), int64(fields[2])
-	if err == nil && (id <= 0 || ttl <= 0 || ttl > txn.MaxLeaseTTL) {
+	if err == nil && (id == 0 || ttl <= 0 || ttl > txn.MaxLeaseTTL) {
 		err = fmt.Errorf("lease %d of %d seconds", id, ttl)
 	}
 	return id, ttl, err

@@ -119,8 +119,10 @@ func TestEtcdHistory(t *testing.T) {
 	f.put(3, 1, "b", "", 3, 1, 0)
 	f.del(4, 0, "b")
 	f.put(9, 0, "c", "x", 9, 1, 1<<60)
+	f.put(10, 0, "d", "x", 10, 1, -5)
 	f.grant(77, 30)
 	f.grant(1<<60, 5)
+	f.grant(-5, 60)
 	f["auth"]["authEnabled"] = []byte{1}
 	f["auth"]["authRevision"] = binary.BigEndian.AppendUint64(nil, 12)
 	f["authUsers"]["root"] = marshal(&authpb.User{Name: []byte("root"), Password: []byte("$2a$hash"), Roles: []string{"root"}})
@@ -140,12 +142,13 @@ func TestEtcdHistory(t *testing.T) {
 3.0 a=2 create 2 version 2 lease 77
 3.1 b= create 3 version 1 lease 0
 4.0 b gone
-9.0 c=x create 9 version 1 lease 1152921504606846976`)
+9.0 c=x create 9 version 1 lease 1152921504606846976
+10.0 d=x create 10 version 1 lease -5`)
 	sum, store, state := imported(t, src, nil)
-	if store.Rev() != 9 || store.Floor() != 3 || sum.Keys != 2 || sum.Rows != 5 || sum.Leases != 2 || sum.Users != 2 || sum.Roles != 1 || !sum.Auth {
+	if store.Rev() != 10 || store.Floor() != 3 || sum.Keys != 3 || sum.Rows != 6 || sum.Leases != 3 || sum.Users != 2 || sum.Roles != 1 || !sum.Auth {
 		t.Errorf("store at %d, floor %d; summary %+v", store.Rev(), store.Floor(), sum)
 	}
-	if got := fmt.Sprint(state.Leases()); got != "[{77 30} {1152921504606846976 5}]" {
+	if got := fmt.Sprint(state.Leases()); got != "[{-5 60} {77 30} {1152921504606846976 5}]" {
 		t.Errorf("leases %s", got)
 	}
 	rules := state.Rules()
@@ -294,6 +297,7 @@ func TestEtcdRefuses(t *testing.T) {
 		{"created later", func(f etcdFixture) { f.put(3, 0, "a", "", 4, 1, 0) }, ErrDamaged, "create_revision 4"},
 		{"a compaction that is none", func(f etcdFixture) { f["meta"]["finishedCompactRev"] = []byte("x") }, ErrDamaged, "finishedCompactRev"},
 		{"a lease without time", func(f etcdFixture) { f.grant(5, 0) }, ErrDamaged, "lease 5 of 0 seconds"},
+		{"a lease that is none", func(f etcdFixture) { f.grant(0, 60) }, ErrDamaged, "lease 0 of 60 seconds"},
 		{"a user that is none", func(f etcdFixture) { f["authUsers"]["u"] = []byte{0xff} }, ErrDamaged, "bucket authUsers"},
 	} {
 		f := newEtcdFixture()
