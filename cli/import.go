@@ -103,6 +103,7 @@ func importFlags() []cli.Flag {
 		&cli.StringFlag{Name: "token-file", Usage: "file that holds the token", EnvVars: envNames("token-file")},
 		&cli.Int64Flag{Name: "bump-revision", Usage: "let revisions go on so many higher, for when the source went on without limpet"},
 		&cli.BoolFlag{Name: "mark-compacted", Usage: "count all revisions so far as compacted, so that who watches lists anew"},
+		&cli.StringFlag{Name: "temp-dir", Usage: "folder to work in, with room for the database (default: beside the data directory; the system's with --dry-run)"},
 		&cli.BoolFlag{Name: "dry-run", Usage: "only read the source, and tell what it holds"},
 		outputFlag(),
 	}
@@ -151,14 +152,22 @@ type importReport struct {
 // runImport builds the database in a folder beside the data directory, and has
 // a member made of it. file is the source, if it is one.
 func runImport(c *cli.Context, version, file string, open func(*workplace) (migrate.Source, error)) (err error) {
-	dir := c.String("data-dir")
+	dir, temp, dry := c.String("data-dir"), c.String("temp-dir"), c.Bool("dry-run")
 	if dir == "" {
 		return errors.New("--data-dir is missing: give the folder of the member to be")
 	}
-	if err := server.MayRestore(dir); err != nil {
+	if err := server.MayRestore(memberToBe(c, version), c.Int64("bump-revision")); err != nil {
 		return err
 	}
-	w, err := openWorkplace(dir, file)
+	if dry && temp == "" {
+		temp = os.TempDir()
+	}
+	if !dry {
+		if err := server.MayMake(dir); err != nil {
+			return err
+		}
+	}
+	w, err := openWorkplace(dir, temp, file)
 	if err != nil {
 		return err
 	}
@@ -169,7 +178,7 @@ func runImport(c *cli.Context, version, file string, open func(*workplace) (migr
 	if err != nil {
 		return err
 	}
-	report := importReport{DryRun: c.Bool("dry-run")}
+	report := importReport{DryRun: dry}
 	if report.DryRun {
 		report.Summary, err = migrate.Look(c.Context, src, progress)
 	} else {
@@ -189,19 +198,23 @@ func runImport(c *cli.Context, version, file string, open func(*workplace) (migr
 	return printImport(c.App.Writer, report, c.String("output"))
 }
 
-func makeMember(c *cli.Context, version, database string) (server.Restored, error) {
+func memberToBe(c *cli.Context, version string) server.Config {
 	cfg := server.DefaultConfig()
 	cfg.DataDir, cfg.WALDir, cfg.Version = c.String("data-dir"), c.String("wal-dir"), version
 	cfg.Token, cfg.TokenFile = c.String("token"), c.String("token-file")
 	if name := c.String("name"); name != "" {
 		cfg.Name = name
 	}
+	return cfg
+}
+
+func makeMember(c *cli.Context, version, database string) (server.Restored, error) {
 	log, err := openLog("error", "text", "stderr")
 	if err != nil {
 		return server.Restored{}, err
 	}
 	defer log.close()
-	made, err := server.Restore(c.Context, cfg, server.Restoring{
+	made, err := server.Restore(c.Context, memberToBe(c, version), server.Restoring{
 		Database: database, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
 	}, log.Logger)
 	if err != nil {

@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	_ "modernc.org/sqlite" // the driver, whose name is sqlite
 )
 
 func TestImportAndExportRefuse(t *testing.T) {
@@ -25,6 +28,8 @@ func TestImportAndExportRefuse(t *testing.T) {
 		{"not both", []string{"import", "etcd", "--data-dir", dir, "--endpoints", "http://127.0.0.1:1", text}},
 		{"does not begin as a file of etcd's", []string{"import", "etcd", text, "--data-dir=" + dir}},
 		{"holds no certificate", []string{"import", "etcd", "--data-dir", dir, "--endpoints", "https://127.0.0.1:1", "--cacert", text}},
+		{"must not be negative", []string{"import", "etcd", text, "--data-dir", dir, "--bump-revision=-1"}},
+		{"token is not hexadecimal", []string{"import", "etcd", text, "--data-dir", dir, "--token", "none"}},
 		{"say where to", []string{"export"}},
 		{"say where to", []string{"export", "--to", "http://127.0.0.1:1", "--out", "-"}},
 		{"--to-cert and --to-key belong together", []string{"export", "--endpoints", "http://127.0.0.1:1", "--timeout", "10ms", "--to", "x", "--to-cert", "y"}},
@@ -57,7 +62,7 @@ func TestImportIntoAMember(t *testing.T) {
 // cutShort leaves a folder as an import does that was killed.
 func cutShort(t *testing.T, dataDir string) {
 	t.Helper()
-	w, err := openWorkplace(dataDir, "")
+	w, err := openWorkplace(dataDir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,14 +81,14 @@ func cutShort(t *testing.T, dataDir string) {
 func TestWorkplace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "limpet")
 	cutShort(t, dir)
-	w, err := openWorkplace(dir, "")
+	w, err := openWorkplace(dir, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := os.ReadDir(w.path); len(left) != 1 || left[0].Name() != workMark {
 		t.Errorf("left over: %v", left)
 	}
-	if _, err := openWorkplace(dir, ""); err == nil || !strings.Contains(err.Error(), "another limpet import") {
+	if _, err := openWorkplace(dir, "", ""); err == nil || !strings.Contains(err.Error(), "another limpet import") {
 		t.Errorf("a second one: got %v, want it refused", err)
 	}
 	if err := w.close(); err != nil {
@@ -96,7 +101,7 @@ func TestWorkplace(t *testing.T) {
 	if err := os.Mkdir(dir+".import", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if w, err = openWorkplace(dir, ""); err != nil {
+	if w, err = openWorkplace(dir, "", ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.close(); err != nil {
@@ -165,4 +170,74 @@ func TestWorkplaceIsNobodyElses(t *testing.T) {
 			t.Errorf("%s: the file is gone: %v", c.name, err)
 		}
 	}
+}
+
+// kineFile is a datastore of k3s's with one key.
+func kineFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "state.db")
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, s := range []string{
+		`CREATE TABLE kine (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, created INTEGER, deleted INTEGER,
+			create_revision INTEGER, prev_revision INTEGER, lease INTEGER, value BLOB, old_value BLOB)`,
+		`INSERT INTO kine(name, created, deleted, create_revision, prev_revision, lease, value) VALUES ('/a', 1, 0, 0, 0, 0, x'31')`,
+	} {
+		if _, err := db.Exec(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file
+}
+
+// TestImportWorksElsewhere: --temp-dir is where an import works, and --dry-run
+// touches nothing beside the data directory.
+func TestImportWorksElsewhere(t *testing.T) {
+	cleanEnv(t)
+	file := kineFile(t)
+	dir, temp := filepath.Join(t.TempDir(), "limpet"), t.TempDir()
+	if err := os.WriteFile(dir+".import", nil, 0o600); err != nil { // where an import would work
+		t.Fatal(err)
+	}
+	if _, err := limpet("import", "kine", file, "--data-dir", dir); err == nil || !strings.Contains(err.Error(), dir+".import") {
+		t.Errorf("beside: got %v, want it refused", err)
+	}
+	if out := succeed(t, "import", "kine", file, "--data-dir", dir, "--dry-run"); !strings.Contains(out, "nothing was written") {
+		t.Errorf("--dry-run printed %q", out)
+	}
+	if out := succeed(t, "import", "kine", file, "--data-dir", dir, "--temp-dir", temp); !strings.Contains(out, "1 keys") {
+		t.Errorf("--temp-dir printed %q", out)
+	}
+	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// TestImportWithoutRights: who may not write beside the data directory is told
+// what to do, and may still look.
+func TestImportWithoutRights(t *testing.T) {
+	cleanEnv(t)
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	above, file := t.TempDir(), kineFile(t)
+	dir := filepath.Join(above, "limpet")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(above, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(above, 0o700) })
+	if _, err := limpet("import", "kine", file, "--data-dir", dir); err == nil || !strings.Contains(err.Error(), "--temp-dir") || !strings.Contains(err.Error(), "as root") {
+		t.Errorf("beside: got %v, want --temp-dir and root named", err)
+	}
+	if _, err := limpet("import", "kine", file, "--data-dir", dir+"2", "--temp-dir", t.TempDir()); err == nil || !strings.Contains(err.Error(), "cannot be written") {
+		t.Errorf("a data directory that cannot be made: got %v", err)
+	}
+	succeed(t, "import", "kine", file, "--data-dir", dir+"2", "--dry-run")
+	succeed(t, "import", "kine", file, "--data-dir", dir, "--temp-dir", t.TempDir())
 }

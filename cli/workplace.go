@@ -11,8 +11,8 @@ import (
 	"limpet/safefile"
 )
 
-// workplace is a folder beside the data directory in which an import does what
-// may be cut short. It is held while it is used. A file of its own, written first
+// workplace is a folder, beside the data directory unless another place is given,
+// in which an import does what may be cut short. It is held while it is used. A file of its own, written first
 // of all, tells it from a folder that somebody else has made.
 type workplace struct {
 	path string
@@ -24,21 +24,20 @@ const workMark = "made-by-limpet-import"
 
 // openWorkplace makes the folder, or takes over that of an import that was cut
 // short, whose files go. Nothing else is ever removed, and source, if there is one,
-// must not be there.
-func openWorkplace(dataDir, source string) (*workplace, error) {
+// must not be there. In temp, unless that is empty, the folder is always a new one.
+func openWorkplace(dataDir, temp, source string) (*workplace, error) {
 	dir, err := filepath.Abs(dataDir)
 	if err != nil {
 		return nil, err
 	}
 	w := &workplace{path: dir + ".import"}
-	if source != "" && w.holds(source) {
-		return nil, fmt.Errorf("%s lies in %s, where limpet import works, and removes what it finds: move it elsewhere first", source, w.path)
+	if temp != "" {
+		w.path, err = os.MkdirTemp(temp, "limpet-import-")
+	} else {
+		err = w.makeBeside(source)
 	}
-	if err := os.MkdirAll(filepath.Dir(w.path), 0o700); err != nil {
-		return nil, w.unmade(err)
-	}
-	if err := os.Mkdir(w.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, w.unmade(err)
+	if err != nil {
+		return nil, err
 	}
 	if w.lock, err = os.OpenFile(w.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0); err != nil {
 		return nil, w.unmade(err)
@@ -49,7 +48,24 @@ func openWorkplace(dataDir, source string) (*workplace, error) {
 	return w, nil
 }
 
+func (w *workplace) makeBeside(source string) error {
+	if source != "" && w.holds(source) {
+		return fmt.Errorf("%s lies in %s, where limpet import works, and removes what it finds: move it elsewhere first", source, w.path)
+	}
+	if err := os.MkdirAll(filepath.Dir(w.path), 0o700); err != nil {
+		return w.unmade(err)
+	}
+	if err := os.Mkdir(w.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return w.unmade(err)
+	}
+	return nil
+}
+
+// unmade says what to do where the folder cannot be made.
 func (w *workplace) unmade(err error) error {
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("limpet import works in a folder of its own beside the data directory, and cannot make it: %w; give another place with --temp-dir, or run it as root: the files become those of the data directory's owner", err)
+	}
 	return fmt.Errorf("the folder for the work cannot be created: %w", err)
 }
 
