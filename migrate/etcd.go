@@ -230,7 +230,7 @@ func (e *etcdFile) checkLag(index uint64) error {
 
 func parseRevision(b []byte) (id sqlstore.ID, tombstone bool, err error) {
 	if len(b) != etcdRevBytes && len(b) != etcdTombBytes || b[8] != '_' || len(b) == etcdTombBytes && b[17] != 't' {
-		return 0, false, fmt.Errorf("%x is no revision", b)
+		return 0, false, fmt.Errorf("%.100x is no revision", b)
 	}
 	rev, sub := binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[9:])
 	if rev > sqlstore.MaxRevision || sub > sqlstore.MaxChanges {

@@ -296,6 +296,8 @@ func TestEtcdRefuses(t *testing.T) {
 		{"no key", func(f etcdFixture) { f.put(3, 0, "", "", 3, 1, 0) }, ErrDamaged, "an empty key"},
 		{"created later", func(f etcdFixture) { f.put(3, 0, "a", "", 4, 1, 0) }, ErrDamaged, "create_revision 4"},
 		{"a compaction that is none", func(f etcdFixture) { f["meta"]["finishedCompactRev"] = []byte("x") }, ErrDamaged, "finishedCompactRev"},
+		{"a long key", func(f etcdFixture) { f.put(3, 0, strings.Repeat("k", 30_000), "", 4, 1, 0) }, ErrDamaged, "create_revision 4"},
+		{"a long key of another length", func(f etcdFixture) { f["key"][strings.Repeat("z", 30_000)] = nil }, ErrDamaged, "is no revision"},
 		{"a lease without time", func(f etcdFixture) { f.grant(5, 0) }, ErrDamaged, "lease 5 of 0 seconds"},
 		{"a lease that is none", func(f etcdFixture) { f.grant(0, 60) }, ErrDamaged, "lease 0 of 60 seconds"},
 		{"a user that is none", func(f etcdFixture) { f["authUsers"]["u"] = []byte{0xff} }, ErrDamaged, "bucket authUsers"},

@@ -85,7 +85,7 @@ func (e *Export) begin(ctx context.Context) (rev int64, err error) {
 	case from.Header.ClusterId == to.Header.ClusterId:
 		return 0, fmt.Errorf("source and target are the same cluster, %x", from.Header.ClusterId)
 	case to.Count > 0 && !e.Force:
-		return 0, fmt.Errorf("the target has %d keys below the prefix %q: empty it, or write among them with --force", to.Count, e.Prefix)
+		return 0, fmt.Errorf("the target has %d keys below the prefix %s: empty it, or write among them with --force", to.Count, quoted([]byte(e.Prefix)))
 	}
 	return from.Header.Revision, nil
 }
@@ -204,7 +204,7 @@ func (e *Export) write(ctx context.Context, b *batch, out *Exported) error {
 			*b = batch{}
 			return nil
 		case !errors.Is(err, rpctypes.ErrLeaseNotFound) || try == exportTries:
-			return fmt.Errorf("write %d keys from %q on to the target: %w", len(b.ops), b.ops[0].KeyBytes(), err)
+			return fmt.Errorf("write %d keys from %s on to the target: %w", len(b.ops), quoted(b.ops[0].KeyBytes()), err)
 		}
 		// A lease has run out at the target between its grant and its use.
 		for id := range b.leases {
@@ -220,6 +220,17 @@ type batch struct {
 	ops    []clientv3.Op
 	bytes  int
 	leases map[int64]bool
+}
+
+// enough bytes of a key tell people which one it is.
+const enough = 100
+
+// quoted is a key for people.
+func quoted(key []byte) string {
+	if len(key) <= enough {
+		return fmt.Sprintf("%q", key)
+	}
+	return fmt.Sprintf("%q… (%d bytes)", key[:enough], len(key))
 }
 
 func sizeOf(kv *mvccpb.KeyValue) int { return len(kv.Key) + len(kv.Value) + 64 }
@@ -270,7 +281,7 @@ func (e *Export) verify(ctx context.Context, out *Exported) error {
 			ours.step()
 			continue
 		case !bytes.Equal(got.Value, want.Value) || got.Lease != want.Lease:
-			return fmt.Errorf("the key %q has another value or lease at the target than at revision %d of the source: somebody writes there; stop that, and run it again with --force", want.Key, out.Revision)
+			return fmt.Errorf("the key %s has another value or lease at the target than at revision %d of the source: somebody writes there; stop that, and run it again with --force", quoted(want.Key), out.Revision)
 		}
 		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(want.Key))))
 		sum.Write(want.Key)
@@ -299,5 +310,5 @@ func (e *Export) mayBeGone(ctx context.Context, kv *mvccpb.KeyValue) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("the target lacks the key %q: somebody deletes there; stop that, and run it again with --force", kv.Key)
+	return fmt.Errorf("the target lacks the key %s: somebody deletes there; stop that, and run it again with --force", quoted(kv.Key))
 }

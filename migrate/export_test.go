@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -30,5 +31,14 @@ func TestBatchStaysInBounds(t *testing.T) {
 		if len(b.leases) > 1 || len(b.ops) > 1 && !b.leases[1] {
 			t.Errorf("leases of the last batch: %v", b.leases)
 		}
+	}
+}
+
+func TestQuoted(t *testing.T) {
+	if got := quoted([]byte("/a\x00")); got != `"/a\x00"` {
+		t.Errorf("a short key: %s", got)
+	}
+	if got := quoted([]byte(strings.Repeat("k", 100_000))); len(got) > 200 || !strings.HasSuffix(got, `k"… (100000 bytes)`) {
+		t.Errorf("a long key: %s", got)
 	}
 }

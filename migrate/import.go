@@ -115,7 +115,9 @@ func count(ctx context.Context, step string, rows func(context.Context, func(*sq
 	last := sqlstore.ID(0)
 	err := rows(ctx, func(r *sqlstore.Row) error {
 		if err := r.Check(); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
+			short := *r // since the error tells the key
+			short.Key = r.Key[:min(len(r.Key), enough)]
+			return fmt.Errorf("%w: %w", ErrDamaged, short.Check())
 		}
 		if r.ID <= last {
 			return fmt.Errorf("%w: revision %d.%d comes after %d.%d", ErrDamaged, r.ID.Rev(), r.ID.Sub(), last.Rev(), last.Sub())

@@ -86,6 +86,9 @@ func wantRefused(t *testing.T, name string, src Source, err error, is error, tex
 	if !errors.Is(err, is) || !strings.Contains(err.Error(), text) {
 		t.Errorf("%s: got %v, want %v with %q", name, err, is, text)
 	}
+	if err != nil && len(err.Error()) > 1000 {
+		t.Errorf("%s: the error has %d bytes", name, len(err.Error()))
+	}
 }
 
 func copyTo(t *testing.T, from string, n int64) string {
