@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"limpet/migrate"
 	"limpet/server"
@@ -254,6 +256,9 @@ func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) 
 		return nil, err
 	}
 	defer func() { _ = client.Close() }()
+	if err := w.hasRoom(snapshotBytes(c.Context, client, a)); err != nil {
+		return nil, err
+	}
 	progress, done := showProgress(os.Stderr)
 	defer done()
 	who := strings.Join(a.endpoints, ",")
@@ -272,6 +277,17 @@ func fetchEtcd(c *cli.Context, a *access, w *workplace) (migrate.Source, error) 
 		return nil, err
 	}
 	return migrate.OpenEtcd(w.snapshot())
+}
+
+// snapshotBytes is about how much a server will send; 0: it does not say.
+func snapshotBytes(ctx context.Context, client *clientv3.Client, a *access) int64 {
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	st, err := client.Status(ctx, a.endpoints[0])
+	if err != nil {
+		return 0
+	}
+	return st.DbSize
 }
 
 // showProgress tells somebody who looks at f how far a step is, and nobody

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"database/sql"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,12 @@ func TestWorkplace(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(w.path); len(left) != 1 || left[0].Name() != workMark {
 		t.Errorf("left over: %v", left)
+	}
+	if err := w.hasRoom(1); err != nil {
+		t.Error(err)
+	}
+	if err := w.hasRoom(math.MaxInt64); err == nil || !strings.Contains(err.Error(), "--temp-dir") {
+		t.Errorf("room for all there can be: got %v, want it refused", err)
 	}
 	if _, err := openWorkplace(dir, "", ""); err == nil || !strings.Contains(err.Error(), "another limpet import") {
 		t.Errorf("a second one: got %v, want it refused", err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"limpet/safefile"
 )
 
@@ -103,6 +105,18 @@ func (w *workplace) mark() error {
 func (w *workplace) markFile() string { return filepath.Join(w.path, workMark) }
 func (w *workplace) database() string { return filepath.Join(w.path, "limpet.db") }
 func (w *workplace) snapshot() string { return filepath.Join(w.path, "snapshot.db") }
+
+// hasRoom is an error if so many bytes cannot be written here.
+func (w *workplace) hasRoom(bytes int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(w.path, &st); err != nil {
+		return nil // then writing has to tell
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < uint64(bytes) {
+		return fmt.Errorf("the disk of %s has %s free, and the snapshot alone needs %s: make room, or give another place with --temp-dir", w.path, bytesText(int64(free)), bytesText(bytes))
+	}
+	return nil
+}
 
 // files are all that an import may make here, SQLite's among them.
 func (w *workplace) files() []string {
