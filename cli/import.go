@@ -189,6 +189,7 @@ func runImport(c *cli.Context, version, file string, open func(*workplace) (migr
 	if err := errors.Join(err, src.Close()); err != nil {
 		return err
 	}
+	done()
 	if !report.DryRun {
 		made, err := makeMember(c, version, w.database())
 		if err != nil {
@@ -196,7 +197,6 @@ func runImport(c *cli.Context, version, file string, open func(*workplace) (migr
 		}
 		report.DataDir, report.ClusterID, report.MemberID, report.MemberRevision = dir, made.ClusterID, made.MemberID, made.Revision
 	}
-	done()
 	return printImport(c.App.Writer, report, c.String("output"))
 }
 
@@ -216,9 +216,11 @@ func makeMember(c *cli.Context, version, database string) (server.Restored, erro
 		return server.Restored{}, err
 	}
 	defer log.close()
+	meter := newMeter("copying")
 	made, err := server.Restore(c.Context, memberToBe(c, version), server.Restoring{
-		Database: database, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"),
+		Database: database, Bump: c.Int64("bump-revision"), MarkCompacted: c.Bool("mark-compacted"), Progress: meter.tell,
 	}, log.Logger)
+	meter.end()
 	if err != nil {
 		return made, fmt.Errorf("make a member of what was imported: %w", err)
 	}

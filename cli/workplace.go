@@ -14,8 +14,8 @@ import (
 )
 
 // workplace is a folder, beside the data directory unless another place is given,
-// in which an import does what may be cut short. It is held while it is used. A file of its own, written first
-// of all, tells it from a folder that somebody else has made.
+// in which an import does what may be cut short. It is held while it is used. A file
+// of its own, written first of all, tells it from a folder that somebody else has made.
 type workplace struct {
 	path string
 	lock *os.File
