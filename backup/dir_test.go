@@ -19,20 +19,32 @@ func TestNames(t *testing.T) {
 	at := time.Unix(1700000000, 0)
 	for _, c := range []struct {
 		name, member string
+		cluster      uint64
 		compressed   bool
 		want         string
 	}{
-		{"scheduled", "board-1", false, "scheduled-board-1-1700000000"},
-		{"scheduled", "board-1", true, "scheduled-board-1-1700000000.zst"},
-		{"on-demand", "a/b c", true, "on-demand-a_b_c-1700000000.zst"},
+		{"scheduled", "board-1", 0xabc, false, "scheduled-board_1-0000000000000abc-1700000000"},
+		{"scheduled", "board-1", 1<<64 - 1, true, "scheduled-board_1-ffffffffffffffff-1700000000.zst"},
+		{"on-demand", "a/b c", 0x1700000000000000, true, "on-demand-a_b_c-1700000000000000-1700000000.zst"},
+		{"on-demand", "", 1, false, "on-demand--0000000000000001-1700000000"},
 	} {
-		name := nameOf(Series(c.name, c.member), at, c.compressed)
+		series := Series(c.name, c.member, c.cluster)
+		name := nameOf(series, at, c.compressed)
 		s, ok := parse(name)
-		if name != c.want || !ok || s.Series != Series(c.name, c.member) || !s.Created.Equal(at) || s.Compressed != c.compressed {
+		if name != c.want || !ok || s.Series != series || s.Cluster != fmt.Sprintf("%016x", c.cluster) || !s.Created.Equal(at) || s.Compressed != c.compressed {
 			t.Errorf("%v: %q, read as %+v, %v; want %q", c, name, s, ok, c.want)
 		}
+		if got, _, ok := splitSeries(s.Series); got != c.name || !ok {
+			t.Errorf("%s is taken for one of %q, %v; want %q", s.Series, got, ok, c.name)
+		}
 	}
-	for _, name := range []string{"", "x", "-1", ".a-1", "a-", "a-x", "a--1", "a-01", "a-1.part", "a-1.zip", "a-1.zst.part", noteName,
+	// Names of before, without a cluster.
+	for _, name := range []string{"scheduled-board-1-1700000000.zst", "a-b-c-1700000000", "a-0000000000000abc-1700000000", "a-b-0000000000000ABC-1700000000", "a-b-000000000000abc-1700000000"} {
+		if s, ok := parse(name); !ok || s.Cluster != "" || s.Created != at.UTC() {
+			t.Errorf("%q is taken for %+v, %v", name, s, ok)
+		}
+	}
+	for _, name := range []string{"", "x", "-1", ".a-1", "a-", "a-x", "a--1", "a-01", "a-1.part", "a-1.zip", "a-1.zst.part", ".newest-a-b.json",
 		"a/b-1", "../../etc/x-1", "../a-1", "a\\b-1", "a\x1b[2J-1", "a b-1", "ä-1", strings.Repeat("a", 254) + "-1"} {
 		if s, ok := parse(name); ok && !strings.HasPrefix(name, "a--") {
 			t.Errorf("%q is taken for %+v", name, s)

@@ -165,8 +165,11 @@ func (k *Keeper) run(ctx context.Context) Outcome {
 	return o
 }
 
-// noteName is the file that says what the newest snapshot in the folder is of.
-const noteName = ".newest.json"
+// noteFile is the file that says what the newest snapshot of a series in the folder is
+// of. Each series has its own: several members may share a folder.
+func (k *Keeper) noteFile(series string) string {
+	return filepath.Join(k.cfg.Dir.Path, ".newest-"+series+".json")
+}
 
 // note is its content.
 type note struct {
@@ -180,7 +183,7 @@ type note struct {
 // folder holds.
 func (k *Keeper) newest() note {
 	var n note
-	data, err := os.ReadFile(filepath.Join(k.cfg.Dir.Path, noteName))
+	data, err := os.ReadFile(k.noteFile(k.cfg.Series()))
 	if err != nil || json.Unmarshal(data, &n) != nil || n.Snapshot.Name == "" {
 		return note{}
 	}
@@ -196,7 +199,7 @@ func (k *Keeper) write(n note) error {
 	if err != nil {
 		return err
 	}
-	return safefile.Write(filepath.Join(k.cfg.Dir.Path, noteName), append(data, '\n'))
+	return safefile.Write(k.noteFile(n.Snapshot.Series), append(data, '\n'))
 }
 
 // local makes sure that the folder has a snapshot of what the member holds now.

@@ -345,3 +345,51 @@ func TestUploadReadBack(t *testing.T) {
 		t.Errorf("another is there: %v", err)
 	}
 }
+
+// TestTwoClustersOnePlace: clusters whose members share a name, a folder and a bucket,
+// and whose schedules fire in the same second, keep what is theirs.
+func TestTwoClustersOnePlace(t *testing.T) {
+	const keep = 2
+	first := newKeeping(t, "0 * * * *")
+	var both []*keeping
+	for cluster := range uint64(2) {
+		k := newKeeping(t, "0 * * * *")
+		k.b.put("whose", fmt.Sprint(cluster))
+		k.lead, k.bucket, k.now = true, first.bucket, first.now
+		k.cfg.Dir, k.cfg.Bucket, k.cfg.Retention = first.cfg.Dir, first.bucket, keep
+		k.cfg.Series = func() string { return Series("s", "m", cluster+1) }
+		both = append(both, k)
+	}
+	// One goes on, and the other changes nothing any more.
+	busy, quiet := both[0], both[1]
+	for i := range keep {
+		quiet.b.put("k", fmt.Sprint(i))
+		if err := quiet.once(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 2*keep + 1 {
+		busy.b.put("k", fmt.Sprint(i))
+		for _, k := range both {
+			if err := k.once(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if quiet.taken != keep || first.bucket.puts != keep+2*keep+1 {
+		t.Errorf("the quiet one was asked %d times, and both have uploaded %d; want %d and %d", quiet.taken, first.bucket.puts, keep, keep+2*keep+1)
+	}
+	for _, p := range []Place{first.cfg.Dir, first.bucket} {
+		all, err := p.List(t.Context())
+		kept := map[string]int{}
+		for _, s := range all {
+			kept[s.Cluster]++
+		}
+		if err != nil || len(kept) != 2 || kept[all[0].Cluster] != keep || len(all) != 2*keep {
+			t.Errorf("%s has %+v, %v; want %d of each", p, all, err, keep)
+		}
+	}
+	if _, note, err := Newest(t.Context(), first.bucket, t.TempDir()); err != nil || !strings.Contains(note, "of 2 clusters") {
+		t.Errorf("latest: %q, %v", note, err)
+	}
+}

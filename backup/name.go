@@ -18,6 +18,7 @@ const zstdSuffix = ".zst"
 type Snapshot struct {
 	Name       string    `json:"name"` // file name: Series, a dash, Unix seconds, and .zst if it is compressed
 	Series     string    `json:"series"`
+	Cluster    string    `json:"cluster_id,omitempty"` // 16 hex digits; empty: the name does not tell
 	Created    time.Time `json:"created"`
 	Bytes      int64     `json:"bytes"` // as it is kept
 	Location   string    `json:"location"`
@@ -25,9 +26,39 @@ type Snapshot struct {
 	Compressed bool      `json:"compressed"`
 }
 
-// Series is the part of the names that snapshots of one kind and member share; what
-// does not fit into a file name, or an object's, becomes an underscore.
-func Series(name, member string) string { return plain(name) + "-" + plain(member) }
+// clusterDigits is how many hex digits a cluster's ID has in names.
+const clusterDigits = 16
+
+// Series is the part of the names that snapshots of one kind, member and cluster
+// share: name, member and the cluster's ID, with dashes between. What does not fit
+// into a file name, or an object's, becomes an underscore. So does a dash in the
+// member's name, so that what is before it is the name, whatever dashes that has.
+//
+// Clusters whose members have the same names, as two of board1 to board3, may keep
+// their snapshots in the same place: each has series of its own.
+func Series(name, member string, cluster uint64) string {
+	return fmt.Sprintf("%s-%s-%0*x", plain(name), strings.ReplaceAll(plain(member), "-", "_"), clusterDigits, cluster)
+}
+
+// splitSeries is the opposite of Series; false: it is of a name of before, which had
+// no cluster in it, or was given by hand.
+func splitSeries(series string) (name, cluster string, ok bool) {
+	rest, cluster, _ := cutLast(series)
+	name, _, ok = cutLast(rest)
+	if !ok || len(cluster) != clusterDigits || strings.Trim(cluster, "0123456789abcdef") != "" {
+		return "", "", false
+	}
+	return name, cluster, true
+}
+
+// cutLast cuts at the last dash that has something before it.
+func cutLast(s string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(s, '-')
+	if i <= 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
 
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -72,13 +103,14 @@ func nameOf(series string, at time.Time, compressed bool) string {
 // parse reads a name; false: it is no snapshot's that limpet named.
 func parse(name string) (Snapshot, bool) {
 	stem, compressed := strings.CutSuffix(name, zstdSuffix)
-	i := strings.LastIndexByte(stem, '-')
-	if i <= 0 || !isName(name) {
+	series, text, ok := cutLast(stem)
+	if !ok || !isName(name) {
 		return Snapshot{}, false
 	}
-	seconds, err := strconv.ParseInt(stem[i+1:], 10, 64)
-	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 10) != stem[i+1:] {
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds < 0 || strconv.FormatInt(seconds, 10) != text {
 		return Snapshot{}, false
 	}
-	return Snapshot{Name: name, Series: stem[:i], Created: time.Unix(seconds, 0).UTC(), Compressed: compressed}, true
+	_, cluster, _ := splitSeries(series)
+	return Snapshot{Name: name, Series: series, Cluster: cluster, Created: time.Unix(seconds, 0).UTC(), Compressed: compressed}, true
 }

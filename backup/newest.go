@@ -34,7 +34,21 @@ func Newest(ctx context.Context, p Place, spool string) (s Snapshot, note string
 		return newestByRevision(ctx, d, last, spool)
 	}
 	s = slices.MaxFunc(last, func(a, b Snapshot) int { return cmp.Or(a.Modified.Compare(b.Modified), a.Created.Compare(b.Created)) })
-	return s, fmt.Sprintf("took %s: of the %d members or names there, the store got it last", s.Name, len(last)), nil
+	return s, fmt.Sprintf("took %s: of the %s, the store got it last", s.Name, choice(last)), nil
+}
+
+// choice says among what there was one; last has one snapshot of each series.
+func choice(last []Snapshot) string {
+	text := fmt.Sprintf("%d members or names there", len(last))
+	clusters := map[string]bool{}
+	for _, s := range last {
+		clusters[s.Cluster] = true
+	}
+	delete(clusters, "") // the name does not tell
+	if len(clusters) > 1 {
+		text += fmt.Sprintf(", which are of %d clusters", len(clusters))
+	}
+	return text
 }
 
 // newestByRevision reads the newest of each series, the newest by the clock first.
@@ -60,7 +74,7 @@ func newestByRevision(ctx context.Context, d Dir, last []Snapshot, spool string)
 	if highest < 0 {
 		return last[0], "all that are newest of a member or a name are damaged", nil
 	}
-	note = fmt.Sprintf("took %s: revision %d is the highest of the %d members or names there", best.Name, highest, len(last))
+	note = fmt.Sprintf("took %s: revision %d is the highest of the %s", best.Name, highest, choice(last))
 	if best.Name != last[0].Name && damaged == "" {
 		note += fmt.Sprintf(", although %s is newer by its member's clock", last[0].Name)
 	}

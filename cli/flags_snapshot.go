@@ -17,7 +17,7 @@ func snapshotSettings() []setting {
 		text("snapshot-schedule", catSnapshots, "when to take one, as cron has it: minute, hour, day of the month, month, day of the week; off takes none. Nothing is written while nothing has changed", func(c *C) *string { return &c.Snapshots.Schedule }),
 		number("snapshot-retention", catSnapshots, "how many of this member's to keep, in the folder and in the bucket", func(c *C) *int { return &c.Snapshots.Retention }),
 		text("snapshot-dir", catSnapshots, "folder for them; on another disk they survive this one (default: snapshots in the data directory)", func(c *C) *string { return &c.Snapshots.Dir }),
-		text("snapshot-name", catSnapshots, "what their names begin with; the member's name and the time follow", func(c *C) *string { return &c.Snapshots.Name }),
+		text("snapshot-name", catSnapshots, "what their names begin with; the member's name, the cluster's ID and the time follow", func(c *C) *string { return &c.Snapshots.Name }),
 		boolean("snapshot-compress", catSnapshots, "compress them, where that pays", func(c *C) *bool { return &c.Snapshots.Compress }),
 	}, s3Settings()...)
 }

@@ -118,9 +118,10 @@ func saveCommand() *cli.Command {
 
 // live is a member that answers.
 type live struct {
-	client *clientv3.Client
-	name   string // as it is called, or its ID
-	bytes  int64  // of its database, about
+	client  *clientv3.Client
+	name    string // as it is called, or its ID
+	cluster uint64 // its ID
+	bytes   int64  // of its database, about
 }
 
 // findLive returns the first member that answers.
@@ -147,7 +148,7 @@ func (a *access) askLive(ctx context.Context, endpoint string) (*live, error) {
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	m := &live{client, fmt.Sprintf("%x", st.Header.MemberId), st.DbSize}
+	m := &live{client, fmt.Sprintf("%x", st.Header.MemberId), st.Header.ClusterId, st.DbSize}
 	list, err := client.MemberList(ctx, clientv3.WithSerializable()) // one without a leader answers, too
 	if err != nil {
 		return m, nil // then the ID has to do
@@ -213,7 +214,7 @@ func save(c *cli.Context, a *access, to backup.Place) error {
 	} else if to == nil {
 		spool = filepath.Dir(c.Args().First())
 	}
-	series := backup.Series(c.String("snapshot-name"), m.name)
+	series := backup.Series(c.String("snapshot-name"), m.name, m.cluster)
 	if to != nil {
 		if err := to.Tidy(c.Context, series); err != nil {
 			return err

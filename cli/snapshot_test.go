@@ -81,7 +81,7 @@ func TestSnapshotsByHand(t *testing.T) {
 		succeed(t, "snapshot", "save", "--endpoints", endpoints, "--timeout", "1s", "--dir", dirs, "--compress")
 	}
 	var all []backup.Snapshot
-	if err := json.Unmarshal([]byte(succeed(t, "snapshot", "ls", "--dir", dirs, "--output", "json")), &all); err != nil || len(all) != 3 || all[0].Series != "on-demand-board" {
+	if err := json.Unmarshal([]byte(succeed(t, "snapshot", "ls", "--dir", dirs, "--output", "json")), &all); err != nil || len(all) != 3 || all[0].Series != "on-demand-board-"+all[0].Cluster || len(all[0].Cluster) != 16 {
 		t.Fatalf("list: %+v, %v", all, err)
 	}
 	if out := succeed(t, "snapshot", "list", "--dir", dirs); strings.Count(out, "\n") != 4 || !strings.Contains(out, all[2].Name) {

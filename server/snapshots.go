@@ -65,7 +65,7 @@ func (s *Server) snapshotKeeper() (*backup.Keeper, func(), error) {
 	}
 	cfg := backup.KeeperConfig{
 		Schedule: schedule, Retention: o.Retention, Compress: o.Compress, Dir: backup.Dir{Path: s.cfg.snapshotDir()},
-		Series: func() string { return backup.Series(o.Name, s.local.Hello().Name) },
+		Series: func() string { return backup.Series(o.Name, s.local.Hello().Name, s.clusterID()) },
 		Source: backup.ImageSource(s.store.Image),
 		Position: func() backup.Position {
 			return backup.Position{Revision: s.store.Rev(), Compacted: s.store.Floor(), Index: s.store.Applied()}

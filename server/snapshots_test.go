@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,8 +27,9 @@ func TestSnapshotsOfMember(t *testing.T) {
 		}
 	}
 	all, err := backup.Dir{Path: filepath.Join(cfg.DataDir, SnapshotsName)}.List(t.Context())
-	if err != nil || len(all) != 1 || all[0].Series != "scheduled-board_1" || !all[0].Compressed {
-		t.Fatalf("snapshots %+v, %v; want one, compressed, of scheduled-board_1", all, err)
+	series := fmt.Sprintf("scheduled-board_1-%016x", m.clusterID())
+	if err != nil || len(all) != 1 || all[0].Series != series || !all[0].Compressed {
+		t.Fatalf("snapshots %+v, %v; want one, compressed, of %s", all, err, series)
 	}
 	_, body := httpGet(t, cfg.ListenClientURLs[0]+"/metrics")
 	for _, want := range []string{"\nlimpet_snapshot_failures_total 0\n", "\nlimpet_snapshot_last_success_timestamp_seconds 1", "\nlimpet_snapshot_size_bytes "} {
