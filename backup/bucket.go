@@ -197,6 +197,9 @@ func (b *Bucket) failed(err error) error {
 	if r.StatusCode == http.StatusForbidden { // stores have words of their own
 		return fmt.Errorf("%s: the store refuses the keys (%s): see --s3-access-key and --s3-secret-key, and what they may do in the bucket", at, r.Message)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: the store takes longer than --s3-timeout allows, %v for an upload or a download and a minute at most for the rest (%w)", at, b.opts.Timeout, err)
+	}
 	if unknown := new(x509.UnknownAuthorityError); errors.As(err, unknown) {
 		return fmt.Errorf("%s: nobody here vouches for its certificate: give its authority with --s3-endpoint-ca (%w)", at, err)
 	}
@@ -244,18 +247,53 @@ func (b *Bucket) Put(ctx context.Context, file, name string, progress Progress) 
 		return s, fmt.Errorf("%s has %s already", b, name)
 	}
 	s.Bytes, s.Location = info.Size(), b.String()+"/"+name
-	up, err := b.client.PutObject(ctx, b.opts.Bucket, b.object(name), in, info.Size(), minio.PutObjectOptions{
-		ContentType: "application/octet-stream", UserMetadata: map[string]string{sizeKey: strconv.FormatInt(info.Size(), 10)},
-		PartSize: partBytes, NumThreads: 1, SendContentMd5: true, Progress: &progressReader{tell: progress, total: info.Size()},
-	})
+	up, err := b.send(ctx, in, info.Size(), name, progress, true)
+	if minio.ToErrorResponse(err).StatusCode == http.StatusNotImplemented {
+		up, err = b.send(ctx, in, info.Size(), name, progress, false)
+	}
+	if minio.ToErrorResponse(err).StatusCode == http.StatusPreconditionFailed {
+		return s, fmt.Errorf("%s has %s already", b, name)
+	}
 	if err != nil {
 		b.abort(name)
 		return s, b.failed(err)
 	}
-	if up.Size != info.Size() {
+	if s.etag = up.ETag; up.Size != info.Size() {
 		return s, fmt.Errorf("%s took %d bytes of %d", b, up.Size, info.Size())
 	}
 	return s, nil
+}
+
+// send uploads a file. exclusive: the store is asked to refuse it when another has come
+// there meanwhile, which not all stores can, and the client asks for only of what goes
+// up in one piece. Withdraw and the names, which no two clusters share, do the rest.
+func (b *Bucket) send(ctx context.Context, in *os.File, size int64, name string, progress Progress, exclusive bool) (minio.UploadInfo, error) {
+	if _, err := in.Seek(0, io.SeekStart); err != nil {
+		return minio.UploadInfo{}, err
+	}
+	opts := minio.PutObjectOptions{
+		ContentType: "application/octet-stream", UserMetadata: map[string]string{sizeKey: strconv.FormatInt(size, 10)},
+		PartSize: partBytes, NumThreads: 1, SendContentMd5: true, Progress: &progressReader{tell: progress, total: size},
+	}
+	if exclusive && size < partBytes {
+		opts.SetMatchETagExcept("*")
+	}
+	return b.client.PutObject(ctx, b.opts.Bucket, b.object(name), in, size, opts)
+}
+
+// Withdraw implements Place: the store's hash of the object says whose it is.
+func (b *Bucket) Withdraw(ctx context.Context, s Snapshot) error {
+	info, err := b.client.StatObject(ctx, b.opts.Bucket, b.object(s.Name), minio.StatObjectOptions{})
+	if minio.ToErrorResponse(err).Code == "NoSuchKey" {
+		return nil
+	}
+	if err != nil {
+		return b.failed(err)
+	}
+	if s.etag == "" || info.ETag != s.etag {
+		return fmt.Errorf("%s has been replaced since it was put there", s.Location)
+	}
+	return b.failed(b.client.RemoveObject(ctx, b.opts.Bucket, b.object(s.Name), minio.RemoveObjectOptions{}))
 }
 
 // abort removes what an upload that failed has left at the store. What does not come

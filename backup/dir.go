@@ -132,6 +132,9 @@ func (d Dir) Delete(_ context.Context, name string) error {
 	return safefile.SyncDir(d.Path)
 }
 
+// Withdraw implements Place. Put never takes a name that is there.
+func (d Dir) Withdraw(ctx context.Context, s Snapshot) error { return d.Delete(ctx, s.Name) }
+
 // Tidy implements Place; whose the files were to be does not matter.
 func (d Dir) Tidy(context.Context, string) error { return tidyParts(d.Path, ".*"+partSuffix) }
 

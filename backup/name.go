@@ -24,6 +24,7 @@ type Snapshot struct {
 	Location   string    `json:"location"`
 	Modified   time.Time `json:"-"` // by the clock of the store; only in a bucket
 	Compressed bool      `json:"compressed"`
+	etag       string    // of what Put has put into a bucket
 }
 
 // clusterDigits is how many hex digits a cluster's ID has in names.

@@ -29,6 +29,9 @@ type Place interface {
 	Fetch(ctx context.Context, name string, size func(bytes int64) error, w io.Writer) error
 	// Delete removes one for good; ErrNoSnapshot.
 	Delete(ctx context.Context, name string) error
+	// Withdraw removes what Put has returned, and nothing that somebody else has put
+	// in its place.
+	Withdraw(ctx context.Context, s Snapshot) error
 	// Tidy removes what saves of a series that were cut short have left.
 	Tidy(ctx context.Context, series string) error
 	// Whole reads a snapshot as far as that is cheap, and says what is wrong with it.
@@ -87,15 +90,20 @@ func Prune(ctx context.Context, p Place, series string, keep int) (removed, dama
 }
 
 // Upload puts a file into a place, and reads back what is there then: what a store
-// says that it took need not be what it gives. One that differs is removed, and is an
-// error.
+// says that it took need not be what it gives. One that differs, or cannot be read, is
+// removed, and is an error: it would be listed and counted as others are.
 func Upload(ctx context.Context, p Place, file, name string, progress Progress) (Snapshot, error) {
 	s, err := p.Put(ctx, file, name, progress)
 	if err != nil {
 		return s, err
 	}
-	if err = compare(ctx, p, file, s); errors.Is(err, ErrDamaged) {
-		err = errors.Join(err, p.Delete(ctx, name))
+	if err = compare(ctx, p, file, s); err == nil {
+		return s, nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
+	defer cancel()
+	if werr := p.Withdraw(ctx, s); werr != nil {
+		err = fmt.Errorf("%w; %s stays there, and nobody knows whether it is whole: look at it with limpet snapshot status, or remove it with limpet snapshot delete (%w)", err, s.Location, werr)
 	}
 	return s, err
 }
