@@ -159,7 +159,7 @@ func (k *Keeper) run(ctx context.Context) Outcome {
 	if taken {
 		o.Err = k.prune(ctx, k.cfg.Dir, series)
 	}
-	if k.cfg.Bucket != nil && k.cfg.Leading() && n.Uploaded != n.Snapshot.Name {
+	if k.cfg.Bucket != nil && k.cfg.Leading() {
 		o.Err = errors.Join(o.Err, k.upload(ctx, series, n))
 	}
 	return o
@@ -259,17 +259,22 @@ func (k *Keeper) prune(ctx context.Context, p Place, series string) error {
 	return nil
 }
 
-// upload puts the newest snapshot of the folder into the bucket, once.
+// upload puts the newest snapshot of the folder into the bucket, unless it is there.
+// That it was put there once does not say so: somebody may have removed it.
 func (k *Keeper) upload(ctx context.Context, series string, n note) error {
-	if err := k.cfg.Bucket.Tidy(ctx, series); err != nil {
-		return err
-	}
 	all, err := k.cfg.Bucket.List(ctx)
 	if err != nil {
 		return err
 	}
 	file, name := k.cfg.Dir.File(n.Snapshot.Name), n.Snapshot.Name
-	if i := slices.IndexFunc(all, func(s Snapshot) bool { return s.Name == name }); i >= 0 {
+	i := slices.IndexFunc(all, func(s Snapshot) bool { return s.Name == name })
+	if i >= 0 && n.Uploaded == name && all[i].Bytes == n.Snapshot.Bytes {
+		return nil
+	}
+	if err := k.cfg.Bucket.Tidy(ctx, series); err != nil {
+		return err
+	}
+	if i >= 0 {
 		// It came there before the power went, or it is somebody else's, and stays.
 		if err := compare(ctx, k.cfg.Bucket, file, all[i]); err != nil {
 			return fmt.Errorf("%s is there, and is not this member's: if another cluster has a member of that name, give each an --s3-folder of its own: %w", all[i].Location, err)

@@ -20,6 +20,13 @@ type shed struct {
 	out    bool
 	breaks int // it keeps something else so many times
 	puts   int
+
+	fetches int
+}
+
+func (s *shed) Fetch(ctx context.Context, name string, size func(int64) error, w io.Writer) error {
+	s.fetches++
+	return s.Dir.Fetch(ctx, name, size, w)
 }
 
 func (s *shed) Put(ctx context.Context, file, name string, p Progress) (Snapshot, error) {
@@ -186,6 +193,28 @@ func TestKeeperUploads(t *testing.T) {
 	}
 	if here, there := k.names(k.cfg.Dir), k.names(k.bucket); len(here) != 3 || fmt.Sprint(here) != fmt.Sprint(there) {
 		t.Errorf("kept %v and %v, want three alike", here, there)
+	}
+}
+
+// TestKeeperUploadsAgain: what somebody has removed from the bucket is put there again
+// at the next run, though nothing has changed since.
+func TestKeeperUploadsAgain(t *testing.T) {
+	k := newKeeping(t, "0 * * * *")
+	k.lead = true
+	if err := k.once(); err != nil {
+		t.Fatal(err)
+	}
+	there := k.names(k.bucket)
+	if err := os.Remove(k.bucket.File(there[0])); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := k.once(); err != nil {
+			t.Fatal(err)
+		}
+		if again := k.names(k.bucket); fmt.Sprint(again) != fmt.Sprint(there) || k.taken != 1 || k.bucket.puts != 2 || k.bucket.fetches != 2 {
+			t.Errorf("the bucket has %v after %d uploads that were read %d times, and the member was asked %d times; want %v, 2, 2 and 1", again, k.bucket.puts, k.bucket.fetches, k.taken, there)
+		}
 	}
 }
 
