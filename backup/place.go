@@ -139,12 +139,23 @@ func compare(ctx context.Context, p Place, file string, s Snapshot) error {
 	return nil
 }
 
-// SeriesIn lists the series there are.
-func SeriesIn(all []Snapshot) []string {
-	var out []string
+// SeriesOf lists the series of a name. Names of before do not tell where the name ends
+// and the member's begins, if both may have dashes: unclear are those that may be of
+// this name, or of another.
+func SeriesOf(all []Snapshot, name string) (mine, unclear []string) {
 	for _, s := range all {
-		out = append(out, s.Series)
+		of, _, ok := splitSeries(s.Series)
+		switch {
+		case ok && of == name:
+			mine = append(mine, s.Series)
+		case ok || !strings.HasPrefix(s.Series, name+"-"):
+		case strings.Count(s.Series, "-") == 1:
+			mine = append(mine, s.Series)
+		default:
+			unclear = append(unclear, s.Series)
+		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(mine)
+	slices.Sort(unclear)
+	return slices.Compact(mine), slices.Compact(unclear)
 }

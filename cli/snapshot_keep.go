@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -92,12 +91,12 @@ func snapshotDeleteCommand() *cli.Command {
 func snapshotPruneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prune", Usage: "remove all but the newest snapshots of each member",
-		Description: "Counts those that are whole, of each name and member by itself: in a folder it\n" +
-			"reads them for that. Damaged ones that are newer than the oldest it keeps stay,\n" +
+		Description: "Counts those that are whole, of each member and cluster by itself: in a folder it\n" +
+			"reads them for that. Those of other names than --snapshot-name stay. Damaged ones that are newer than the oldest it keeps stay,\n" +
 			"and are named.",
 		OnUsageError: usageError,
 		Flags: keepFlags(
-			nameFlag("what the names begin with"),
+			nameFlag("what was given as --snapshot-name when they were taken"),
 			&cli.Int64Flag{Name: "snapshot-retention", Usage: "how many to keep of each member", Value: 5, EnvVars: envNames("snapshot-retention")[:1]}),
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
@@ -113,15 +112,19 @@ func snapshotPruneCommand() *cli.Command {
 }
 
 func prune(c *cli.Context, p backup.Place) error {
+	if err := backup.CheckName(c.String("snapshot-name")); err != nil {
+		return fmt.Errorf("--snapshot-name: %w", err)
+	}
 	all, err := p.List(c.Context)
 	if err != nil {
 		return err
 	}
 	gone := 0
-	for _, series := range backup.SeriesIn(all) {
-		if !strings.HasPrefix(series, c.String("snapshot-name")+"-") {
-			continue
-		}
+	mine, unclear := backup.SeriesOf(all, c.String("snapshot-name"))
+	for _, series := range unclear {
+		_, _ = fmt.Fprintf(c.App.ErrWriter, "limpet: %s-… stay: they may be of another name; limpet snapshot delete removes them\n", series)
+	}
+	for _, series := range mine {
 		removed, damaged, err := backup.Prune(c.Context, p, series, int(c.Int64("snapshot-retention")))
 		for _, s := range removed {
 			_, _ = fmt.Fprintf(c.App.Writer, "removed %s\n", s.Location)

@@ -222,3 +222,62 @@ func TestSecretOfBucket(t *testing.T) {
 		t.Errorf("by variables, without a key: %v", err)
 	}
 }
+
+// TestPruneOneName: names that begin alike are told apart, whatever dashes they and
+// the members have.
+func TestPruneOneName(t *testing.T) {
+	cleanEnv(t)
+	dir := backup.Dir{Path: t.TempDir()}
+	at, _ := runMember(t, filepath.Join(t.TempDir(), "data"))
+	nightly, upgrade := "nightly", "nightly-before-upgrade"
+	for _, name := range []string{nightly, nightly, upgrade, upgrade} {
+		succeed(t, "snapshot", "save", "--endpoints", at, "--dir", dir.Path, "--snapshot-name", name)
+	}
+	of := func() (all []backup.Snapshot, names []string) {
+		all, err := dir.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			names = append(names, s.Name)
+		}
+		slices.Sort(names)
+		return all, names
+	}
+	all, names := of()
+	first := func(name string) string {
+		return all[slices.IndexFunc(all, func(s backup.Snapshot) bool { return s.Series == name+"-board-"+s.Cluster })].Name
+	}
+	// Some of before, whose names do not tell the cluster. Only of the first one it is
+	// clear what is the name, and what the member.
+	data, err := os.ReadFile(all[0].Location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"nightly-board-1", "nightly-board-2", "nightly-before-board-1", "nightly-before-board-2", "nightly-before-upgrade-board-1", "nightly-before-upgrade-board-2"} {
+		if err := os.WriteFile(dir.File(name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	prune := []string{"snapshot", "prune", "--dir", dir.Path, "--snapshot-retention", "1", "--snapshot-name"}
+	for _, c := range []struct {
+		name string
+		gone []string
+	}{
+		{"nightly-before", nil}, {"night", nil}, {"nightly-board", nil},
+		{nightly, []string{first(nightly), "nightly-board-1"}}, {upgrade, []string{first(upgrade)}},
+	} {
+		out := succeed(t, append(prune, c.name)...)
+		for _, gone := range c.gone {
+			if !strings.Contains(out, "removed "+dir.File(gone)+"\n") {
+				t.Errorf("prune of %s: %q, want %s", c.name, out, gone)
+			}
+			names = slices.DeleteFunc(names, func(n string) bool { return n == gone })
+		}
+		slices.Sort(names)
+		if _, left := of(); !slices.Equal(left, names) {
+			t.Fatalf("after prune of %s there are %v, want %v", c.name, left, names)
+		}
+	}
+}
