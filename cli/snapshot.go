@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -55,17 +56,30 @@ func tempDir(c *cli.Context) string {
 	return os.TempDir()
 }
 
-// place is where the flags say that snapshots are; nil: they say nothing.
+// place is where the flags say that snapshots are; nil: they say nothing. What the
+// command line says goes before the environment, which may be one made for the service.
 func place(c *cli.Context) (backup.Place, error) {
 	o, err := s3Of(c)
+	bucket, dir := o.Given(), c.String("dir") != ""
 	switch {
-	case o.Given() && c.IsSet("dir"):
+	case onLine(c, "dir") == onLine(c, "s3-bucket"):
+		other := c.Command.Name == saveName || c.Command.Name == restoreName // where it says more than that
+		if onLine(c, "data-dir") && !onLine(c, "dir") && !other {
+			bucket, dir = false, false
+		}
+	case onLine(c, "dir"):
+		bucket = false
+	default:
+		dir = false
+	}
+	switch {
+	case bucket && dir:
 		return nil, errors.New("--dir and --s3-bucket are both given; give one")
-	case o.Given() && err == nil:
+	case bucket && err == nil:
 		return backup.OpenBucket(o)
-	case o.Given():
+	case bucket:
 		return nil, err
-	case c.String("dir") != "": // keys of a bucket may be in the environment all the same
+	case dir: // keys of a bucket may be in the environment all the same
 		return backup.Dir{Path: c.String("dir")}, nil
 	case c.String("data-dir") != "":
 		return backup.Dir{Path: filepath.Join(c.String("data-dir"), server.SnapshotsName)}, nil
@@ -73,11 +87,20 @@ func place(c *cli.Context) (backup.Place, error) {
 	return nil, err
 }
 
+// onLine reports whether a flag is on the command line, not just in the environment.
+func onLine(c *cli.Context, name string) bool {
+	line := *c
+	line.Command = nil // its flags know of the environment
+	return slices.Contains(line.LocalFlagNames(), name)
+}
+
+const saveName = "save"
+
 func saveCommand() *cli.Command {
 	flags := append(accessFlags(10*time.Second), dirFlag(), nameFlag("what the name begins with, in a folder or bucket"),
 		&cli.BoolFlag{Name: "compress", Usage: "compress it with zstd, where that pays; etcdctl does not read that"}, tempFlag())
 	return &cli.Command{
-		Name: "save", Usage: "take a snapshot of a member that runs", ArgsUsage: "[FILE]",
+		Name: saveName, Usage: "take a snapshot of a member that runs", ArgsUsage: "[FILE]",
 		Description: "Asks the member at the first endpoint that answers. The snapshot goes into FILE,\n" +
 			"or gets a name of its own in a folder or a bucket. It is read whole before it\n" +
 			"has its name; one that fails leaves nothing, and what was there before stays.\n\n" +
@@ -99,7 +122,7 @@ func saveCommand() *cli.Command {
 				return fmt.Errorf("--snapshot-name: %w", err)
 			}
 			if c.Args().Present() {
-				if c.IsSet("dir") || c.IsSet("s3-bucket") {
+				if onLine(c, "dir") || onLine(c, "s3-bucket") {
 					return errors.New("FILE, --dir and --s3-bucket are three places; give one")
 				}
 				return save(c, a, nil)

@@ -11,6 +11,8 @@ import (
 	"limpet/server"
 )
 
+const restoreName = "restore"
+
 func restoreCommand(version string) *cli.Command {
 	def := server.DefaultConfig()
 	flags := []cli.Flag{
@@ -28,7 +30,7 @@ func restoreCommand(version string) *cli.Command {
 		&cli.BoolFlag{Name: "skip-hash-check", Usage: "take a file that carries no hash, such as limpet.db of a stopped member; a hash that is there is compared all the same"},
 	}
 	return &cli.Command{
-		Name: "restore", Usage: "make the data directory of a new cluster out of a snapshot", ArgsUsage: "FILE|NAME|latest",
+		Name: restoreName, Usage: "make the data directory of a new cluster out of a snapshot", ArgsUsage: "FILE|NAME|latest",
 		Description: "The member must not run. With the keys come users, roles, leases and the v2 API's\n" +
 			"keys; members, tokens and alarms do not. The cluster is a new one: members of the\n" +
 			"old one must not run again with their data.\n\n" +

@@ -281,3 +281,50 @@ func TestPruneOneName(t *testing.T) {
 		}
 	}
 }
+
+// TestSnapshotsBesideEnvironment: what the command line says goes before an environment
+// that was made for the service.
+func TestSnapshotsBesideEnvironment(t *testing.T) {
+	cleanEnv(t)
+	data, env, dir := filepath.Join(t.TempDir(), "data"), t.TempDir(), t.TempDir()
+	at, _ := runMember(t, data)
+	save := []string{"snapshot", "save", "--endpoints", at}
+	for what, set := range map[string]map[string]string{
+		"a folder": {"SNAPSHOT_DIR": env},
+		"a bucket": {"S3_BUCKET": "boards", "S3_ENDPOINT": "127.0.0.1:1", "S3_ACCESS_KEY": "a", "S3_SECRET_KEY": "s"},
+		"both":     {"SNAPSHOT_DIR": env, "S3_BUCKET": "boards", "S3_ENDPOINT": "127.0.0.1:1"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			for k, v := range set {
+				t.Setenv("LIMPET_"+k, v)
+			}
+			file := filepath.Join(t.TempDir(), "saved.db")
+			succeed(t, append(save, file)...)
+			succeed(t, "snapshot", "status", file)
+			succeed(t, append(save, "--dir", dir)...)
+			succeed(t, append(save, "--dir", filepath.Join(data, server.SnapshotsName))...)
+			for _, flag := range [][2]string{{"--dir", dir}, {"--data-dir", data}} {
+				folder := dir
+				if flag[0] == "--data-dir" {
+					folder = filepath.Join(data, server.SnapshotsName)
+				}
+				if out := succeed(t, "snapshot", "list", flag[0], flag[1]); !strings.Contains(out, folder+"/on-demand-board-") {
+					t.Errorf("list %v: %q", flag, out)
+				}
+			}
+			if _, err := limpet("snapshot", "list", "--s3-bucket", "others", "--s3-endpoint", "127.0.0.1:1", "--s3-access-key", "a", "--s3-secret-key", "s", "--s3-timeout", "1s"); err == nil || !strings.Contains(err.Error(), "s3://others at 127.0.0.1:1") {
+				t.Errorf("another bucket: %v", err)
+			}
+		})
+	}
+	// The folder of the member to be is no folder of snapshots.
+	t.Setenv("LIMPET_SNAPSHOT_DIR", dir)
+	succeed(t, "snapshot", "restore", "--data-dir", filepath.Join(t.TempDir(), "again"), "--initial-advertise-peer-urls", "http://127.0.0.1:1", latest)
+	if _, err := limpet(append(save, "--dir", dir, "file")...); err == nil || !strings.Contains(err.Error(), "three places") {
+		t.Errorf("a file and a folder on the line: %v", err)
+	}
+	t.Setenv("LIMPET_S3_BUCKET", "boards")
+	if _, err := limpet("snapshot", "list"); err == nil || !strings.Contains(err.Error(), "both given") {
+		t.Errorf("both, and nothing on the line: %v", err)
+	}
+}
