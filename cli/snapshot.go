@@ -111,8 +111,9 @@ func saveCommand() *cli.Command {
 		OnUsageError: usageError,
 		Flags:        append(append(flags, s3Flags()...), outputFlag()),
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 1 {
-				return fmt.Errorf("limpet snapshot save takes one FILE, got %d arguments; flags come before it", c.NArg())
+			args, err := anyOrder(c, 0, 1)
+			if err != nil {
+				return err
 			}
 			a, err := newAccess(c)
 			if err != nil {
@@ -121,11 +122,11 @@ func saveCommand() *cli.Command {
 			if err := backup.CheckName(c.String("snapshot-name")); err != nil {
 				return fmt.Errorf("--snapshot-name: %w", err)
 			}
-			if c.Args().Present() {
+			if len(args) > 0 {
 				if onLine(c, "dir") || onLine(c, "s3-bucket") {
 					return errors.New("FILE, --dir and --s3-bucket are three places; give one")
 				}
-				return save(c, a, nil)
+				return save(c, a, nil, args[0])
 			}
 			to, err := place(c)
 			if err == nil && to == nil {
@@ -134,7 +135,7 @@ func saveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return save(c, a, to)
+			return save(c, a, to, "")
 		},
 	}
 }
@@ -221,8 +222,8 @@ type saved struct {
 	*backup.Contents
 }
 
-// save takes a snapshot to a place; nil: into the file that is named.
-func save(c *cli.Context, a *access, to backup.Place) error {
+// save takes a snapshot to a place; nil: into a file.
+func save(c *cli.Context, a *access, to backup.Place, file string) error {
 	m, err := findLive(c.Context, a)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func save(c *cli.Context, a *access, to backup.Place) error {
 		}
 		spool = d.Path
 	} else if to == nil {
-		spool = filepath.Dir(c.Args().First())
+		spool = filepath.Dir(file)
 	}
 	series := backup.Series(c.String("snapshot-name"), m.name, m.cluster)
 	if to != nil {
@@ -251,7 +252,7 @@ func save(c *cli.Context, a *access, to backup.Place) error {
 	}
 	out := saved{Contents: t.Contents}
 	if to == nil {
-		out.Location = c.Args().First()
+		out.Location = file
 		err = t.Keep(out.Location, true)
 	} else {
 		out.Name, out.Location, err = putInto(c, to, t, series)
@@ -297,7 +298,11 @@ func snapshotStatusCommand() *cli.Command {
 		OnUsageError: usageError,
 		Flags:        append(append([]cli.Flag{dataDirFolderFlag(), dirFlag(), tempFlag()}, s3Flags()...), outputFlag()),
 		Action: func(c *cli.Context) error {
-			return withSnapshot(c, func(file string, contents *backup.Contents, d *backup.Database) error {
+			args, err := anyOrder(c, 1, 1)
+			if err != nil {
+				return err
+			}
+			return withSnapshot(c, args[0], func(file string, contents *backup.Contents, d *backup.Database) error {
 				var err error
 				if contents.Keys, err = d.CountKeys(); err != nil {
 					return err
@@ -347,13 +352,10 @@ const latestRule = "latest is the newest of the member whose snapshots are there
 	"or several names, have some, it is the one with the highest revision, in a bucket the\n" +
 	"one that came there last, and the command says which it took.\n"
 
-// withSnapshot finds the snapshot that the one argument names, fetches it if it is in
-// a bucket, reads it whole and hands it to do.
-func withSnapshot(c *cli.Context, do func(file string, contents *backup.Contents, d *backup.Database) error) error {
-	if c.NArg() != 1 {
-		return fmt.Errorf("%s takes one snapshot, a file or a name, got %d arguments; flags come before it", c.Command.HelpName, c.NArg())
-	}
-	s, err := findSnapshot(c)
+// withSnapshot finds the snapshot of a name, fetches it if it is in a bucket, reads it
+// whole and hands it to do.
+func withSnapshot(c *cli.Context, name string, do func(file string, contents *backup.Contents, d *backup.Database) error) error {
+	s, err := findSnapshot(c, name)
 	if err != nil {
 		return err
 	}
@@ -384,8 +386,7 @@ func (f *found) drop() error {
 }
 
 // findSnapshot returns a file that is the snapshot, or a copy of it.
-func findSnapshot(c *cli.Context) (*found, error) {
-	name := c.Args().First()
+func findSnapshot(c *cli.Context, name string) (*found, error) {
 	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
 		return &found{file: name, title: name}, nil
 	}

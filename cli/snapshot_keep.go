@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"text/tabwriter"
 	"time"
 
@@ -10,6 +12,9 @@ import (
 
 	"limpet/backup"
 )
+
+// manyArgs bounds nothing: who takes none says so in words of its own.
+const manyArgs = math.MaxInt
 
 // keepFlags say where snapshots are.
 func keepFlags(more ...cli.Flag) []cli.Flag {
@@ -31,8 +36,8 @@ func snapshotListCommand() *cli.Command {
 		OnUsageError: usageError,
 		Flags:        keepFlags(outputFlag()),
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return fmt.Errorf("limpet snapshot list takes no argument; give a folder with --dir")
+			if args, err := anyOrder(c, 0, manyArgs); err != nil || len(args) > 0 {
+				return cmp.Or(err, errors.New("limpet snapshot list takes no argument; give a folder with --dir"))
 			}
 			p, err := placeGiven(c)
 			if err != nil {
@@ -68,14 +73,18 @@ func snapshotDeleteCommand() *cli.Command {
 		OnUsageError: usageError,
 		Flags:        keepFlags(),
 		Action: func(c *cli.Context) error {
-			if !c.Args().Present() {
+			names, err := anyOrder(c, 0, manyArgs)
+			if err != nil {
+				return err
+			}
+			if len(names) == 0 {
 				return errors.New("limpet snapshot delete wants the names of snapshots; see limpet snapshot list")
 			}
 			p, err := placeGiven(c)
 			if err != nil {
 				return err
 			}
-			for _, name := range c.Args().Slice() {
+			for _, name := range names {
 				if err := p.Delete(c.Context, name); err != nil {
 					return err
 				}
@@ -99,8 +108,8 @@ func snapshotPruneCommand() *cli.Command {
 			nameFlag("what was given as --snapshot-name when they were taken"),
 			&cli.Int64Flag{Name: "snapshot-retention", Usage: "how many to keep of each member", Value: 5, EnvVars: envNames("snapshot-retention")[:1]}),
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return errors.New("limpet snapshot prune takes no argument; give a folder with --dir")
+			if args, err := anyOrder(c, 0, manyArgs); err != nil || len(args) > 0 {
+				return cmp.Or(err, errors.New("limpet snapshot prune takes no argument; give a folder with --dir"))
 			}
 			p, err := placeGiven(c)
 			if err != nil {

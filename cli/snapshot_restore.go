@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -16,7 +17,7 @@ const restoreName = "restore"
 func restoreCommand(version string) *cli.Command {
 	def := server.DefaultConfig()
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: "data-dir", Usage: "folder of the member to be: empty, or not there yet", EnvVars: envNames("data-dir"), Required: true},
+		&cli.StringFlag{Name: "data-dir", Usage: "folder of the member to be: empty, or not there yet; required", EnvVars: envNames("data-dir")},
 		dirFlag(), tempFlag(),
 		&cli.StringFlag{Name: "name", Usage: "name of the member", Value: def.Name, EnvVars: envNames("name")},
 		&cli.StringFlag{Name: "wal-dir", Usage: "folder for the raft log, as the member will be started with", EnvVars: envNames("wal-dir")},
@@ -43,13 +44,20 @@ func restoreCommand(version string) *cli.Command {
 		OnUsageError: usageError,
 		Flags:        append(append(flags, s3Flags()...), outputFlag()),
 		Action: func(c *cli.Context) error {
+			args, err := anyOrder(c, 1, 1)
+			if err != nil {
+				return err
+			}
 			log, err := openLog("warn", "text", "stderr")
 			if err != nil {
 				return err
 			}
 			defer log.close()
 			cfg := restoreConfig(c, version)
-			return withSnapshot(c, func(title string, contents *backup.Contents, d *backup.Database) error {
+			if cfg.DataDir == "" {
+				return errors.New("limpet snapshot restore wants --data-dir, the folder of the member to be")
+			}
+			return withSnapshot(c, args[0], func(title string, contents *backup.Contents, d *backup.Database) error {
 				if !contents.Hashed && !c.Bool("skip-hash-check") {
 					return fmt.Errorf("%s carries no hash, so that nobody can tell whether it is what was saved: give what limpet or etcdctl snapshot save has written; if you trust it, as the limpet.db of a member that was stopped, give --skip-hash-check", title)
 				}

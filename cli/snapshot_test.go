@@ -141,7 +141,7 @@ func TestSnapshotMistakes(t *testing.T) {
 	text := writeFile(t, "x", "text")
 	for line, says := range map[string]string{
 		"save":                             "wants a FILE, or --dir, --data-dir or --s3-bucket",
-		"save a b":                         "takes one FILE, got 2",
+		"save a b":                         "wants [FILE], got 2 words",
 		"save --dir d f":                   "three places",
 		"save --dir d --s3-bucket b":       "both given",
 		"save --s3-folder x":               "--s3-bucket is missing",
@@ -153,13 +153,15 @@ func TestSnapshotMistakes(t *testing.T) {
 		"delete --dir " + none + " a-1":           "there is no such snapshot as a-1",
 		"prune":                                   "wants to know where",
 		"prune --dir d --snapshot-retention x":    "invalid value",
-		"status":                                  "takes one snapshot",
+		"status":                                  "wants FILE|NAME|latest, got 0 words",
 		"status " + none:                          "there is no file " + none,
 		"status --dir " + none + " latest":        "there is no such snapshot in " + none,
 		"status --dir " + none + " a-1":           "there is no such snapshot as a-1",
 		"status " + text:                          "the snapshot is damaged",
-		"restore " + text:                         `"data-dir"`,
+		"restore " + text:                         "wants --data-dir",
 		"restore --data-dir " + none + " " + text: "the snapshot is damaged",
+		"restore " + text + " --no-such":          "there is no flag --no-such",
+		"prune x":                                 "takes no argument",
 		"restore --data-dir " + none + " --dir " + none + " latest": "there is no such snapshot",
 	} {
 		if _, err := limpet(append([]string{"snapshot"}, strings.Fields(line)...)...); err == nil || !strings.Contains(err.Error(), says) {
@@ -326,5 +328,33 @@ func TestSnapshotsBesideEnvironment(t *testing.T) {
 	t.Setenv("LIMPET_S3_BUCKET", "boards")
 	if _, err := limpet("snapshot", "list"); err == nil || !strings.Contains(err.Error(), "both given") {
 		t.Errorf("both, and nothing on the line: %v", err)
+	}
+}
+
+// TestSnapshotFlagsBehind: flags stand behind arguments, too.
+func TestSnapshotFlagsBehind(t *testing.T) {
+	cleanEnv(t)
+	dir := t.TempDir()
+	at, _ := runMember(t, filepath.Join(t.TempDir(), "data"))
+	file, again := filepath.Join(t.TempDir(), "b1.db"), filepath.Join(t.TempDir(), "again")
+	if out := succeed(t, "snapshot", "save", file, "--endpoints", at, "--output", "json"); !strings.Contains(out, `"location": "`+file) {
+		t.Errorf("save: %q", out)
+	}
+	succeed(t, "snapshot", "save", "--endpoints", at, "--dir", dir)
+	if out := succeed(t, "snapshot", "status", latest, "--output=json", "--dir", dir); !strings.Contains(out, `"hashed": true`) {
+		t.Errorf("status: %q", out)
+	}
+	if _, err := limpet("snapshot", "restore", file); err == nil || !strings.Contains(err.Error(), "wants --data-dir") {
+		t.Errorf("restore without --data-dir: %v", err)
+	}
+	if out := succeed(t, "snapshot", "restore", file, "--data-dir", again, "--name", "b2", "--initial-advertise-peer-urls", "http://127.0.0.1:1"); !strings.Contains(out, again+" is member") {
+		t.Errorf("restore: %q", out)
+	}
+	all, err := backup.Dir{Path: dir}.List(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	if out := succeed(t, "snapshot", "delete", all[0].Name, "--dir", dir); out != "removed "+all[0].Name+" from "+dir+"\n" {
+		t.Errorf("delete: %q", out)
 	}
 }
