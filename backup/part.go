@@ -74,10 +74,32 @@ func (p *part) become(path string, replace bool) error {
 	if _, err := os.Lstat(path); !replace && !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s is there already; give another name, or remove it", path), p.drop())
 	}
+	if err := CheckFile(path); err != nil {
+		return errors.Join(err, p.drop())
+	}
 	if err := os.Rename(p.Name(), path); err != nil {
 		return errors.Join(err, p.drop())
 	}
 	return errors.Join(safefile.SyncDir(filepath.Dir(path)), p.Close())
+}
+
+// CheckFile refuses what no file may take the place of: a folder, and above all what
+// is no file of its own, as /dev/null or a link to elsewhere.
+func CheckFile(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s cannot be looked at: %w", path, plainError(err))
+	case info.IsDir():
+		return fmt.Errorf("%s is a folder; give a file in it, or the folder with --dir", path)
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("%s is a link to elsewhere; give the file itself", path)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no file, but a device, a pipe or the like; give a file", path)
+	}
+	return nil
 }
 
 func (p *part) giveTo(dir string) error {

@@ -126,6 +126,12 @@ func saveCommand() *cli.Command {
 				if onLine(c, "dir") || onLine(c, "s3-bucket") {
 					return errors.New("FILE, --dir and --s3-bucket are three places; give one")
 				}
+				if args[0] == "-" {
+					return errors.New("limpet snapshot save writes no snapshot to standard output: one is read again before it counts; give a FILE, or ./- for one of that name")
+				}
+				if err := backup.CheckFile(args[0]); err != nil {
+					return err
+				}
 				return save(c, a, nil, args[0])
 			}
 			to, err := place(c)

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -357,4 +358,48 @@ func TestSnapshotFlagsBehind(t *testing.T) {
 	if out := succeed(t, "snapshot", "delete", all[0].Name, "--dir", dir); out != "removed "+all[0].Name+" from "+dir+"\n" {
 		t.Errorf("delete: %q", out)
 	}
+}
+
+// TestSaveOverNoFile: a folder, a pipe, a device and a link stay what they are.
+func TestSaveOverNoFile(t *testing.T) {
+	cleanEnv(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	at, _ := runMember(t, filepath.Join(t.TempDir(), "data"))
+	file := filepath.Join(dir, "saved.db")
+	for _, err := range []error{
+		os.Mkdir("folder", 0o700), syscall.Mkfifo("pipe", 0o600), os.WriteFile("elsewhere", nil, 0o600), os.Symlink("elsewhere", "link"), os.Symlink("nowhere", "dangling"),
+		os.Symlink("folder", "to-folder"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	modes := func() (all []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			all = append(all, e.Type().String()+" "+e.Name())
+		}
+		return all
+	}
+	before := modes()
+	for path, says := range map[string]string{
+		"-": "to standard output", "folder": "is a folder; give a file in it, or the folder with --dir", "pipe": "is no file",
+		"link": "is a link", "dangling": "is a link", "to-folder": "is a link", "elsewhere/x": "cannot be looked at",
+	} {
+		if _, err := limpet("snapshot", "save", "--endpoints", at, path); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("save %s: %v, want %q", path, err, says)
+		}
+	}
+	if after := modes(); !slices.Equal(before, after) {
+		t.Errorf("there were %v, and are %v", before, after)
+	}
+	if err := backup.CheckFile("/dev/null"); err == nil {
+		t.Error("/dev/null would be replaced")
+	}
+	succeed(t, "snapshot", "save", "--endpoints", at, "./-")
+	succeed(t, "snapshot", "save", "--endpoints", at, file)
 }
