@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"limpet/sqlstore"
 	"limpet/txn"
@@ -66,6 +67,11 @@ func (d *Database) CountKeys() (int, error) { return sqlstore.CountKeys(d.Path) 
 // compressed is unpacked in the folder spool. What is wrong with the snapshot itself
 // gets ErrDamaged.
 func Open(ctx context.Context, file, spool string, progress Progress) (*Contents, *Database, error) {
+	return open(ctx, file, file, spool, progress)
+}
+
+// open is Open of a file that people know as title.
+func open(ctx context.Context, file, title, spool string, progress Progress) (*Contents, *Database, error) {
 	in, err := os.Open(file)
 	if err != nil {
 		return nil, nil, err
@@ -99,11 +105,13 @@ func Open(ctx context.Context, file, spool string, progress Progress) (*Contents
 	if isFull(err) {
 		err = fmt.Errorf("the disk of %s has no room for the unpacked snapshot, beside what stays free for others: make some, or give another folder with --temp-dir (%w)", spool, err)
 	}
-	if err == nil || errors.Is(err, ErrDamaged) {
-		err = errors.Join(err, c.look(ctx, d))
+	if err == nil {
+		err = c.look(ctx, d)
+	} else if errors.Is(err, ErrDamaged) {
+		err = c.where(ctx, d, err)
 	}
 	if err != nil {
-		return nil, nil, errors.Join(inFile(file, err), d.Close())
+		return nil, nil, errors.Join(inFile(title, err), d.Close())
 	}
 	return c, d, nil
 }
@@ -121,7 +129,7 @@ func IsCompressed(file string) (bool, error) {
 
 // inFile names the file once, whatever files the text speaks of.
 func inFile(file string, err error) error {
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrDamaged) && file != "" {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return err
@@ -176,9 +184,9 @@ func (c *Contents) look(ctx context.Context, d *Database) error {
 	})
 	switch {
 	case errors.Is(err, sqlstore.ErrImageRefused) && isBolt(d.Path):
-		return damaged("it is a database of etcd's, which limpet does not read")
-	case errors.Is(err, sqlstore.ErrImageRefused):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return damaged("it is a database of etcd's, which limpet restores nothing of; limpet import etcd makes a data directory of it")
+	case errors.Is(err, sqlstore.ErrImageRefused): // it names the file, which may be a copy of the snapshot
+		return damaged("%s", strings.TrimPrefix(err.Error(), fmt.Sprintf("%v: %s: ", sqlstore.ErrImageRefused, d.Path)))
 	case err != nil:
 		return err
 	}
@@ -190,6 +198,23 @@ func (c *Contents) look(ctx context.Context, d *Database) error {
 		c.Members = append(c.Members, m.Name)
 	}
 	return nil
+}
+
+// where says more of a snapshot that is damaged: that it is etcd's, or, as a hash does
+// not tell where it is wrong, what page is.
+func (c *Contents) where(ctx context.Context, d *Database, err error) error {
+	why := c.look(ctx, d)
+	switch {
+	case why == nil:
+		return err
+	case !errors.Is(why, ErrDamaged):
+		return errors.Join(err, why)
+	case isBolt(d.Path):
+		return why
+	case c.SHA256 == "": // not all of it came, and the pages say no more than that
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, strings.TrimPrefix(why.Error(), ErrDamaged.Error()+": "))
 }
 
 // isBolt reports whether a file begins as those of etcd do: a page header of 16

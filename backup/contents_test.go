@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,7 +112,8 @@ func TestOpenDamaged(t *testing.T) {
 		"something behind it":              {append(bytes.Clone(sealed), 1), "it was cut short, or is something else"},
 		"nothing":                          {nil, "0 bytes"},
 		"text":                             {bytes.Repeat([]byte("x"), 512), "does not begin as a SQLite database"},
-		"etcd's":                           {bolt, "a database of etcd's"},
+		"etcd's":                           {bolt, "limpet import etcd"},
+		"etcd's, without a hash":           {append(bytes.Clone(bolt), bolt[:32]...), "limpet import etcd"},
 		"compressed, a bit":                {flip(small, len(small)/2), "zstd stream"},
 		"compressed, cut short":            {small[:len(small)/2], "zstd stream breaks off"},
 		"compressed, the last byte":        {small[:len(small)-1], "zstd stream"},
@@ -127,11 +129,47 @@ func TestOpenDamaged(t *testing.T) {
 		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.says) || !strings.HasPrefix(err.Error(), file+": ") {
 			t.Errorf("%s: %v, want ErrDamaged, that it is %s, and %q", what, err, file, c.says)
 		}
+		wantOnce(t, what, err, spool)
+		fetched, err := FetchTo(t.Context(), still{data: c.data}, "s-m-1", spool, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = fetched.Open(t.Context(), "s3://boards/s-m-1", spool, nil)
+		if !errors.Is(err, ErrDamaged) || !strings.HasPrefix(err.Error(), "s3://boards/s-m-1: ") {
+			t.Errorf("%s, fetched: %v", what, err)
+		}
+		wantOnce(t, what, err, spool)
+		if err := fetched.Drop(); err != nil {
+			t.Error(err)
+		}
 		wantFiles(t, spool)
 		wantFiles(t, filepath.Dir(file), "x.db")
 	}
 	if _, _, err := Open(t.Context(), t.TempDir(), t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "is no file") {
 		t.Errorf("of a folder: %v", err)
+	}
+}
+
+// still gives the same whatever is asked for.
+type still struct {
+	Dir
+	data []byte
+}
+
+func (s still) Fetch(_ context.Context, _ string, size func(int64) error, w io.Writer) error {
+	if err := size(int64(len(s.data))); err != nil {
+		return err
+	}
+	_, err := w.Write(s.data)
+	return err
+}
+
+// wantOnce: what is wrong is told once, and without files that nobody knows.
+func wantOnce(t *testing.T, what string, err error, spool string) {
+	t.Helper()
+	text := fmt.Sprint(err)
+	if strings.Count(text, ErrDamaged.Error()) != 1 || strings.Contains(text, "\n") || strings.Contains(text, "sqlstore") || strings.Contains(text, spool) {
+		t.Errorf("%s: %q, want it once, and without internals", what, text)
 	}
 }
 

@@ -12,6 +12,11 @@ type Fetched struct{ file *part }
 // Path is that of the file.
 func (f *Fetched) Path() string { return f.file.Name() }
 
+// Open is Open of the file. title is what people know the snapshot as.
+func (f *Fetched) Open(ctx context.Context, title, spool string, progress Progress) (*Contents, *Database, error) {
+	return open(ctx, f.Path(), title, spool, progress)
+}
+
 // Drop removes the file.
 func (f *Fetched) Drop() error { return f.file.drop() }
 

@@ -115,7 +115,7 @@ func (t *Taking) receive(ctx context.Context, raw *part) (*Contents, error) {
 	if err := t.Source(ctx, size, w); err != nil {
 		return nil, err
 	}
-	c, d, err := Open(ctx, raw.Name(), t.Spool, nil)
+	c, d, err := open(ctx, raw.Name(), "", t.Spool, nil)
 	switch {
 	case errors.Is(err, ErrDamaged):
 		return nil, fmt.Errorf("what came from the member is not whole: %w", err)

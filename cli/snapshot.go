@@ -366,12 +366,9 @@ func withSnapshot(c *cli.Context, name string, do func(file string, contents *ba
 		return err
 	}
 	meter := newMeter("reading")
-	contents, d, err := backup.Open(c.Context, s.file, tempDir(c), meter.tell)
+	contents, d, err := s.open(c.Context, tempDir(c), meter.tell)
 	meter.end()
 	if err != nil {
-		if s.fetched != nil {
-			err = fmt.Errorf("%s: %w", s.title, err)
-		}
 		return errors.Join(err, s.drop())
 	}
 	return errors.Join(do(s.title, contents, d), d.Close(), s.drop())
@@ -382,6 +379,13 @@ type found struct {
 	file    string
 	title   string          // what people call it
 	fetched *backup.Fetched // nil: the file is the snapshot itself
+}
+
+func (f *found) open(ctx context.Context, spool string, progress backup.Progress) (*backup.Contents, *backup.Database, error) {
+	if f.fetched == nil {
+		return backup.Open(ctx, f.file, spool, progress)
+	}
+	return f.fetched.Open(ctx, f.title, spool, progress)
 }
 
 func (f *found) drop() error {
