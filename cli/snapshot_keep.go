@@ -101,8 +101,8 @@ func snapshotPruneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prune", Usage: "remove all but the newest snapshots of each member",
 		Description: "Counts those that are whole, of each member and cluster by itself: in a folder it\n" +
-			"reads them for that. Those of other names than --snapshot-name stay. Damaged ones that are newer than the oldest it keeps stay,\n" +
-			"and are named.",
+			"reads them for that. Those of other names than --snapshot-name stay. Damaged ones\n" +
+			"that are newer than the oldest it keeps stay, too, and are named.",
 		OnUsageError: usageError,
 		Flags: keepFlags(
 			nameFlag("what was given as --snapshot-name when they were taken"),
