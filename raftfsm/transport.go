@@ -120,10 +120,10 @@ func (t *transport) interrupt() {
 // stores that raft writes to may be closed then.
 func (t *transport) close() {
 	t.interrupt()
+	t.beats.Lock()
 	close(t.quit)
-	t.wg.Wait()
-	t.beats.Lock() // it is enough that it was free: whoever comes now sees quit
 	t.beats.Unlock()
+	t.wg.Wait()
 }
 
 // Consumer implements raft.Transport.

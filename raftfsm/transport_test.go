@@ -3,7 +3,6 @@ package raftfsm
 import (
 	"errors"
 	"log/slog"
-	"runtime"
 	"testing"
 	"time"
 
@@ -110,10 +109,13 @@ func TestCloseWaitsForHeartbeats(t *testing.T) {
 		k.close()
 		close(closed)
 	}()
-	<-k.quit
-	for range 100 {
-		runtime.Gosched()
-	}
+	until(t, "close to wait", func() bool {
+		waits := !k.beats.TryRLock()
+		if !waits {
+			k.beats.RUnlock()
+		}
+		return waits
+	})
 	select {
 	case <-closed:
 		t.Error("close did not wait for a heartbeat")
