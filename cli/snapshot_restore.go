@@ -14,7 +14,7 @@ import (
 
 const restoreName = "restore"
 
-func restoreCommand(version string) *cli.Command {
+func restoreFlags() []cli.Flag {
 	def := server.DefaultConfig()
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "data-dir", Usage: "folder of the member to be: empty, or not there yet; required", EnvVars: envNames("data-dir")},
@@ -30,6 +30,10 @@ func restoreCommand(version string) *cli.Command {
 		&cli.BoolFlag{Name: "mark-compacted", Usage: "have clients that watch from older revisions list anew; off keeps the history", Value: true},
 		&cli.BoolFlag{Name: "skip-hash-check", Usage: "take a file that carries no hash, such as limpet.db of a stopped member; a hash that is there is compared all the same"},
 	}
+	return append(append(flags, s3Flags()...), outputFlag())
+}
+
+func restoreCommand(version string) *cli.Command {
 	return &cli.Command{
 		Name: restoreName, Usage: "make the data directory of a new cluster out of a snapshot", ArgsUsage: "FILE|NAME|latest",
 		Description: "The member must not run. With the keys come users, roles, leases and the v2 API's\n" +
@@ -42,7 +46,7 @@ func restoreCommand(version string) *cli.Command {
 			"    limpet snapshot restore --data-dir /var/lib/limpet backup.db\n" +
 			"    limpet snapshot restore --data-dir /var/lib/limpet --dir /mnt/usb latest",
 		OnUsageError: usageError,
-		Flags:        append(append(flags, s3Flags()...), outputFlag()),
+		Flags:        restoreFlags(),
 		Action: func(c *cli.Context) error {
 			args, err := anyOrder(c, 1, 1)
 			if err != nil {
