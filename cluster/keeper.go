@@ -171,7 +171,7 @@ func (k *keeper) news(n *raftfsm.Node) *txn.Member {
 		return nil
 	}
 	now, parts := k.me.recordOver(ms, ms.Self), n.PartReports()
-	if !parts {
+	if !parts || now.Restored == 0 { // 0 says nothing
 		now.Restored = ms.Self.Restored
 	}
 	if same(ms.Self, now) {

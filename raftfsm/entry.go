@@ -26,7 +26,8 @@ import (
 // raft-wal does not check what it reads, and cards rot: format 2 is for that.
 // Formats 4, 6 and 8 are the same, with commands that older programs do not know:
 // 6 has those of etcd's v2 API, 8 members' reports that leave their peer URLs as
-// they are (no format is odd: one flipped bit would make it 1, which has no sum).
+// they are, or tell which restore made their data (no format is odd: one flipped bit
+// would make it 1, which has no sum).
 // A format is written once every member reads it, so that members of two versions
 // run side by side while they are upgraded. A format this program does not know
 // stops the member before it changes anything: a newer limpet must first be

@@ -83,9 +83,9 @@ const (
 
 // AsOf is the newest revision, from the floor up to the view's, whose proposer's
 // clock showed unixMilli or less; false if there is none. Without any, it is the one
-// with which the store was opened if that was before, its time unknown. It reads no values, and
-// the times of 256 revisions for each run of them that a clock gone wrong makes
-// look older than it is.
+// with which the store was opened if that was before, its time unknown. It reads no
+// values, and the times of 256 revisions for each run of them that a clock gone wrong
+// makes look older than it is.
 func (v View) AsOf(unixMilli int64) (Moment, bool, error) {
 	s := v.s
 	for rev := v.rev; ; {

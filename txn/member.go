@@ -15,10 +15,9 @@ import (
 
 // Member is one member of the cluster as etcd's membership calls show it. As a
 // command it is a member's report of itself: name, URLs, what it can read and what
-// made its data;
-// the other fields of the report are ignored. A report without peer URLs leaves
-// them as they are: one that repeated them would undo a change that was agreed on
-// after the member looked.
+// made its data; the other fields of the report are ignored. A report without peer
+// URLs leaves them as they are: one that repeated them would undo a change that was
+// agreed on after the member looked.
 type Member struct {
 	ID         uint64   `json:"id"`
 	Name       string   `json:"name"` // empty until the member has started
