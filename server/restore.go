@@ -186,9 +186,14 @@ func leftBytes(dir string) (n int64) {
 }
 
 // leftovers are the files and folders that a restore makes before it is whole.
-func leftovers(dir string) []string {
-	left, _ := filepath.Glob(filepath.Join(dir, databaseName) + "*") // fails on a bad pattern only
-	return append(left, filepath.Join(dir, restoredName), filepath.Join(dir, raftDirName))
+func leftovers(dir string) (paths []string) {
+	there, _ := os.ReadDir(dir) // none, if it is not there yet
+	for _, e := range there {
+		if name := e.Name(); strings.HasPrefix(name, databaseName) || name == restoredName || name == raftDirName {
+			paths = append(paths, filepath.Join(dir, name))
+		}
+	}
+	return paths
 }
 
 // beginRestore takes hold of the directory and notes first of all what is going on.

@@ -315,7 +315,7 @@ func TestRestoreAgain(t *testing.T) {
 	file := before.snapshot()
 	for _, walDir := range []string{"", t.TempDir()} {
 		cfg := newConfig(t)
-		cfg.WALDir = walDir
+		cfg.DataDir, cfg.WALDir = filepath.Join(t.TempDir(), "a[b"), walDir // no pattern
 		if err := os.MkdirAll(filepath.Join(cfg.DataDir, SnapshotsName, "kept"), 0o700); err != nil {
 			t.Fatal(err)
 		}
